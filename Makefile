@@ -1,0 +1,51 @@
+# Run `make` for the list of targets.
+VENV := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-unit test-e2e check format lock doctor clean venv
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  Options: ARGS="..." for the command behind run and test; QEMU=, ACCEL=, KEEP=1 in'
+	@echo '  the environment. What set-up downloads and builds is cached in ~/.cache/vdxgk.'
+
+venv:
+	@tools/bootstrap.sh
+
+setup: venv ## the Python environment, QEMU, a guest kernel, the stub, the initramfs
+	@$(VENV)/vdxgk setup
+
+run: setup ## the main job: boot a guest, remap, do DMA both ways, verify, report
+	@$(VENV)/vdxgk run $(ARGS)
+
+doctor: venv ## what this host lacks, and the line that fixes it
+	@$(VENV)/vdxgk doctor
+
+test: check test-unit test-e2e ## everything: static checks, unit and protocol tests, real guests
+
+test-unit: venv ## unit and protocol tests: no QEMU
+	$(VENV)/python -m pytest tests/unit tests/protocol $(ARGS)
+
+test-e2e: setup ## tests with real QEMU and real guests
+	$(VENV)/python -m pytest tests/e2e $(ARGS)
+
+check: venv ## ruff, mypy --strict, import layers
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+format: venv ## rewrite the Python sources in the house style
+	$(VENV)/ruff check --fix-only .
+	$(VENV)/ruff format .
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-package pyvfio-user --no-annotate --no-emit-index-url \
+		--custom-compile-command 'make lock' --output-file requirements.lock
+
+clean: ## remove what was made in this checkout (the cache stays)
+	rm -rf .venv dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

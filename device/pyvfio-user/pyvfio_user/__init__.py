@@ -1,0 +1,1 @@
+"""The vfio-user protocol: PCI devices in Python for stock QEMU."""

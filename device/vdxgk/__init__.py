@@ -1,0 +1,1 @@
+"""The vdxgk adapter: a display device that proves DMA remapping."""

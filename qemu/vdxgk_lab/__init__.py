@@ -1,0 +1,1 @@
+"""QEMU for vdxgk: machines, guest images, scenarios."""

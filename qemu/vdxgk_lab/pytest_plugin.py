@@ -1,0 +1,1 @@
+"""Pytest fixtures that boot guests."""
