@@ -1,0 +1,1 @@
+"""The paravirtual channel: layouts, rings, registers, and the service behind them."""

@@ -1,0 +1,79 @@
+"""The register page: VDXGK_REG_* of vdxgk_channel.h."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vdxgk.channel import layout
+from vdxgk.faults import FaultRecord
+
+
+class RegisterPage:
+    """Every access is trapped, and comes here on the protocol's thread.
+
+    Handlers only note what is to be done: work happens elsewhere.
+    """
+
+    def __init__(
+        self,
+        faults: FaultRecord,
+        *,
+        features: int,
+        dma_bits: int,
+        on_reset: Callable[[], None],
+        on_channel_doorbell: Callable[[], None],
+        on_engine_doorbell: Callable[[], None],
+    ) -> None:
+        self.status = 0
+        """VDXGK_STATUS_*."""
+        self._faults = faults
+        self._constants = {
+            layout.REG_MAGIC: layout.MAGIC,
+            layout.REG_VERSION: layout.VERSION,
+            layout.REG_FEATURES: features,
+            layout.REG_DMA_BITS: dma_bits,
+        }
+        self._on_reset = on_reset
+        self._doorbells = {
+            layout.REG_CHANNEL_DOORBELL: on_channel_doorbell,
+            layout.REG_ENGINE_DOORBELL: on_engine_doorbell,
+        }
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Answer an access of ``count`` bytes; outside of the page, zeroes (PBA: none pending)."""
+        if offset >= layout.REG_PAGE_SIZE:
+            return bytes(count)
+        if count != 4 or offset % 4:
+            return b"\xff" * count
+        return self._value(offset).to_bytes(4, "little")
+
+    def _value(self, offset: int) -> int:
+        if offset in self._constants:
+            return self._constants[offset]
+        if offset == layout.REG_STATUS:
+            return self.status
+        first = self._faults.first
+        if offset == layout.REG_FAULT_COUNT:
+            return self._faults.count
+        if offset == layout.REG_FAULT_INFO:
+            return first.info if first else 0
+        if offset == layout.REG_FAULT_ADDRESS_LOW:
+            return first.address & 0xFFFFFFFF if first else 0
+        if offset == layout.REG_FAULT_ADDRESS_HIGH:
+            return first.address >> 32 if first else 0
+        return 0
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Accept an access; what no register takes is dropped."""
+        if len(data) != 4 or offset % 4:
+            return
+        if offset in self._doorbells:
+            if self.status & layout.STATUS_READY:
+                self._doorbells[offset]()
+            return
+        value = int.from_bytes(data, "little")
+        if offset == layout.REG_CONTROL and value & layout.CONTROL_RESET:
+            self.status = 0
+            self._on_reset()
+        elif offset == layout.REG_FAULT_INFO and value & layout.FAULT_VALID:
+            self._faults.clear()

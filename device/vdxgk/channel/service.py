@@ -1,0 +1,278 @@
+"""Requests in, backend calls, completions out.
+
+Everything that a guest wrote is copied once, then checked; whatever it holds
+gets an NTSTATUS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import structlog
+
+from vdxgk.channel import layout
+from vdxgk.memory import ddi
+from vdxgk.memory.backend import Backend, StartRequest
+from vdxgk.memory.creation import MoreMemory
+from vdxgk.memory.ddi import IommuCaps
+from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
+from vdxgk.memory.objects import AddressDescriptorList, AddressingMode
+from vdxgk.memory.pages import Range
+
+S = TypeVar("S", bound=ctypes.LittleEndianStructure)
+Answer = tuple[bytes, int]
+"""A result and the number of list entries in the bulk data."""
+
+OP_NAMES = {
+    getattr(layout, name): name.removeprefix("OP_")
+    for name in dir(layout)
+    if name.startswith("OP_")
+}
+_MODES = {
+    layout.MODE_AUTO: None,
+    layout.MODE_PHYSICAL: AddressingMode.PHYSICAL,
+    layout.MODE_LOGICAL: AddressingMode.LOGICAL,
+}
+_NOTHING: Answer = (b"", 0)
+
+
+class BulkSlice:
+    """The part of the bulk data that one request names."""
+
+    def __init__(self, bulk: memoryview, offset: int, size: int) -> None:
+        if offset + size > len(bulk):
+            raise invalid(f"bulk data {offset:#x}+{size:#x} is outside of {len(bulk):#x} bytes")
+        self._view = bulk[offset : offset + size]
+
+    def ranges(self) -> list[Range]:
+        """The list of struct vdxgk_range that the guest put there, copied."""
+        words = self._words(2)
+        return [Range(base, size) for base, size in zip(words[::2], words[1::2], strict=True)]
+
+    def _words(self, per_entry: int) -> Sequence[int]:
+        data = bytes(self._view)
+        if len(data) % (8 * per_entry):
+            raise invalid(f"a list of {8 * per_entry}-byte entries has {len(data)} bytes")
+        return struct.unpack(f"<{len(data) // 8}Q", data)
+
+    def room(self, per_entry: int) -> int:
+        """How many entries of ``per_entry`` words fit."""
+        return len(self._view) // (8 * per_entry)
+
+    def put(self, entries: Sequence[Iterable[int]], per_entry: int) -> int:
+        """Write as many entries as fit; returns how many."""
+        count = min(len(entries), self.room(per_entry))
+        words = [word for entry in entries[:count] for word in entry]
+        self._view[: 8 * len(words)] = struct.pack(f"<{len(words)}Q", *words)
+        return count
+
+
+class RequestService:
+    """Decodes requests, calls the backend, encodes completions.
+
+    ``mutate`` sees every successful create's handles before the guest does:
+    the hook of fault injection.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        bulk: memoryview,
+        mutate: Callable[[int], int] = lambda handle: handle,
+    ) -> None:
+        self._backend = backend
+        self._bulk = bulk
+        self._mutate = mutate
+        self._log = structlog.get_logger("vdxgk.channel")
+        self._ops: dict[int, Callable[[bytes, BulkSlice], Answer]] = {
+            layout.OP_START_ADAPTER: self._start_adapter,
+            layout.OP_STOP_ADAPTER: self._stop_adapter,
+            layout.OP_DONATE: self._donate,
+            layout.OP_RECLAIM: self._reclaim,
+            layout.OP_CREATE_OBJECT: self._create_object,
+            layout.OP_DESTROY_OBJECT: self._destroy_object,
+            layout.OP_OPEN_OBJECT: self._open_object,
+            layout.OP_CLOSE_OBJECT: self._close_object,
+            layout.OP_MAP_OBJECT: self._map_object,
+            layout.OP_UNMAP_OBJECT: self._unmap_object,
+            layout.OP_ALLOCATE_ADL: self._allocate_adl,
+            layout.OP_COMMIT_ADL: self._commit_adl,
+            layout.OP_FREE_ADL: self._free_adl,
+            layout.OP_RELEASE_ADL: self._release_adl,
+            layout.OP_QUERY_LIST: self._query_list,
+        }
+
+    def handle(self, entry: bytes) -> bytes:
+        """One request's bytes in, its completion's bytes out.  Never raises."""
+        request = layout.Request.from_buffer_copy(entry)
+        completion = layout.Completion(cookie=request.cookie)
+        name = OP_NAMES.get(request.op, str(request.op))
+        result, count = b"", 0
+        try:
+            handler = self._ops.get(request.op)
+            if handler is None or request.flags:
+                raise Refused(
+                    NtStatus.INVALID_DEVICE_REQUEST, f"op {request.op}, flags {request.flags:#x}"
+                )
+            bulk = BulkSlice(self._bulk, request.data_offset, request.data_size)
+            with self._backend.lock:
+                result, count = handler(bytes(request.args), bulk)
+        except MoreMemory as more:
+            completion.status = more.status
+            result = bytes(
+                layout.MemoryWanted(more.size, more.alignment, more.lowest, more.highest)
+            )
+            self._log.debug("more memory wanted", op=name, reason=more.reason)
+        except Refused as refusal:
+            completion.status = refusal.status
+            self._log.info("refused", op=name, status=refusal.status.symbol, reason=refusal.reason)
+        except Exception:
+            # A bug of ours must not cost the guest its device.
+            completion.status = NtStatus.INTERNAL_ERROR
+            self._log.exception("internal error", op=name)
+        else:
+            self._log.debug("done", op=name)
+        completion.data_count = count
+        ctypes.memmove(completion.result, result, len(result))
+        return bytes(completion)
+
+    # ---- adapters ----------------------------------------------------------
+
+    def _start_adapter(self, args: bytes, bulk: BulkSlice) -> Answer:
+        start = _parse(layout.StartArgs, args)
+        if start.mode not in _MODES:
+            raise invalid(f"mode {start.mode}")
+        adapter = self._backend.start_adapter(
+            StartRequest(
+                highest_visible=start.highest_visible,
+                iommu_caps=IommuCaps(start.iommu_caps & sum(IommuCaps)),
+                translated=start.iommu == layout.IOMMU_TRANSLATED,
+                highest_ram=start.highest_ram,
+                aperture=(start.aperture_start, start.aperture_end),
+                probe=(start.probe_gpa, start.probe_value),
+                mode=_MODES[start.mode],
+                reserved=bulk.ranges(),
+            )
+        )
+        self._log.info(
+            "adapter started",
+            mode=adapter.mode.name.lower(),
+            highest_visible=f"{start.highest_visible:#x}",
+            highest_ram=f"{start.highest_ram:#x}",
+        )
+        space = adapter.space
+        return bytes(
+            layout.StartResult(
+                adapter=adapter.handle,
+                mode=adapter.mode,
+                logical_start=space.start if space else 0,
+                logical_end=space.end if space else 0,
+            )
+        ), 0
+
+    def _stop_adapter(self, args: bytes, bulk: BulkSlice) -> Answer:
+        objects, lists = self._backend.stop_adapter(_parse(layout.StopArgs, args).adapter)
+        self._log.info("adapter stopped", leaked_objects=objects, leaked_lists=lists)
+        return bytes(layout.StopResult(objects, lists)), 0
+
+    # ---- memory ------------------------------------------------------------
+
+    def _donate(self, args: bytes, bulk: BulkSlice) -> Answer:
+        self._backend.donate(bulk.ranges())
+        return _NOTHING
+
+    def _reclaim(self, args: bytes, bulk: BulkSlice) -> Answer:
+        everything = bool(_parse(layout.ReclaimArgs, args).all)
+        blocks = self._backend.reclaim(everything, bulk.room(2))
+        return b"", bulk.put(blocks, 2)
+
+    # ---- objects -----------------------------------------------------------
+
+    def _create_object(self, args: bytes, bulk: BulkSlice) -> Answer:
+        arguments = _parse(ddi.CreatePhysicalMemoryObject, args)
+        target, zero = self._backend.create(arguments)
+        opening = target.opening
+        result = layout.CreateResult(
+            object=self._mutate(target.handle),
+            adapter_object=opening.handle if opening else 0,
+            size=target.size,
+            run_count=len(target.runs),
+            zero=zero,
+        )
+        return bytes(result), bulk.put(target.runs, 2)
+
+    def _destroy_object(self, args: bytes, bulk: BulkSlice) -> Answer:
+        arguments = _parse(ddi.DestroyPhysicalMemoryObject, args)
+        self._backend.destroy(arguments.hPhysicalMemoryObject, arguments.hAdapterMemoryObject)
+        return _NOTHING
+
+    def _open_object(self, args: bytes, bulk: BulkSlice) -> Answer:
+        arguments = _parse(ddi.OpenPhysicalMemoryObject, args)
+        opening = self._backend.open(arguments.hPhysicalMemoryObject, arguments.hAdapter)
+        return bytes(layout.OpenResult(opening.handle)), 0
+
+    def _close_object(self, args: bytes, bulk: BulkSlice) -> Answer:
+        self._backend.close(_parse(ddi.ClosePhysicalMemoryObject, args).hAdapterMemoryObject)
+        return _NOTHING
+
+    def _map_object(self, args: bytes, bulk: BulkSlice) -> Answer:
+        wanted = _parse(ddi.MapPhysicalMemory, args)
+        mapping, token = self._backend.map(
+            wanted.hPhysicalMemoryObject, wanted.AccessMode, wanted.Offset, wanted.Size
+        )
+        result = layout.MapResult(token, mapping.offset, mapping.size, mapping.target.cache)
+        return bytes(result), 0
+
+    def _unmap_object(self, args: bytes, bulk: BulkSlice) -> Answer:
+        self._backend.unmap(_parse(layout.UnmapArgs, args).token)
+        return _NOTHING
+
+    # ---- lists -------------------------------------------------------------
+
+    def _allocate_adl(self, args: bytes, bulk: BulkSlice) -> Answer:
+        wanted = _parse(ddi.AllocateAdl, args)
+        adl = self._backend.allocate_adl(
+            wanted.hAdapterMemoryObject, wanted.Offset, wanted.Size, wanted.Flags
+        )
+        result = layout.AllocateAdlResult(
+            adl=adl.handle,
+            page_count=adl.size >> 12,
+            contiguous=adl.contiguous,
+            mapping_count=len(adl.mappings),
+            map_needed=adl.opening.adapter.translated,
+        )
+        return bytes(result), _put_mappings(bulk, adl, 0)
+
+    def _commit_adl(self, args: bytes, bulk: BulkSlice) -> Answer:
+        which = _parse(layout.AdlArgs, args)
+        self._backend.commit_adl(which.adapter_object, which.adl)
+        return _NOTHING
+
+    def _free_adl(self, args: bytes, bulk: BulkSlice) -> Answer:
+        which = _parse(layout.AdlArgs, args)
+        self._backend.free_adl(which.adapter_object, which.adl)
+        return _NOTHING
+
+    def _release_adl(self, args: bytes, bulk: BulkSlice) -> Answer:
+        which = _parse(layout.AdlArgs, args)
+        self._backend.release_adl(which.adapter_object, which.adl)
+        return _NOTHING
+
+    def _query_list(self, args: bytes, bulk: BulkSlice) -> Answer:
+        query = _parse(layout.QueryListArgs, args)
+        if query.handle in self._backend.lists:
+            return b"", _put_mappings(bulk, self._backend.lists.get(query.handle), query.first)
+        return b"", bulk.put(self._backend.objects.get(query.handle).runs[query.first :], 2)
+
+
+def _parse(kind: type[S], args: bytes) -> S:
+    return kind.from_buffer_copy(args)
+
+
+def _put_mappings(bulk: BulkSlice, adl: AddressDescriptorList, first: int) -> int:
+    return bulk.put(
+        [(m.logical, m.physical, m.size) for m in adl.mappings[first : first + bulk.room(3)]], 3
+    )

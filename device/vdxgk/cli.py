@@ -1,0 +1,152 @@
+"""The adapter's commands: serve and status."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import click
+
+from vdxgk.log import configure
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, with K, M, G or T (powers of 1024) behind it or not."""
+
+    name = "size"
+    _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # noqa: RUF012
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Parse; fails with a sentence."""
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().upper().removesuffix("IB")
+        digits = text.rstrip("KMGT")
+        unit = text[len(digits) :]
+        if not digits.isdecimal() or unit not in self._UNITS:
+            self.fail(f"{value!r} is not a size such as 4096, 64K, 16M or 2G", param, ctx)
+        return int(digits) << self._UNITS[unit]
+
+
+class Vram(Size):
+    """A framebuffer size."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Parse; fails with a sentence."""
+        size = super().convert(value, param, ctx)
+        if size & (size - 1) or not 4 << 20 <= size <= 256 << 20:
+            self.fail("must be a power of two from 4M to 256M", param, ctx)
+        return size
+
+
+@click.command()
+@click.option("--socket", "socket_path", required=True, help="Where QEMU connects.")
+@click.option("--control", "control_path", help="The control door. [default: SOCKET.control]")
+@click.option(
+    "--dma-bits",
+    type=click.IntRange(28, 64),
+    default=32,
+    show_default=True,
+    help="Width of the addresses that the device can emit.",
+)
+@click.option("--vram", type=Vram(), default="16M", show_default=True, help="Framebuffer size.")
+@click.option(
+    "--dma-policy",
+    type=click.Choice(["tolerant", "strict"]),
+    default="tolerant",
+    show_default=True,
+    help="How DMA_MAP and DMA_UNMAP are judged; QEMU behind an IOMMU needs tolerant.",
+)
+@click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
+@click.option("--max-donated", type=Size(), default="16G", show_default=True)
+@click.option("--scatter-seed", type=int, default=0, help="Repeatable scattering of MDL pages.")
+@click.option("--misbehave", is_flag=True, help="Allow fault injection through the control door.")
+@click.option("--json", "as_json", is_flag=True, help="Log JSON.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.option("--ready-fd", type=int, default=-1, hidden=True)
+def serve(
+    *,
+    socket_path: str,
+    control_path: str | None,
+    dma_bits: int,
+    vram: int,
+    dma_policy: Literal["tolerant", "strict"],
+    max_objects: int,
+    max_donated: int,
+    scatter_seed: int,
+    misbehave: bool,
+    as_json: bool,
+    log_level: str,
+    ready_fd: int,
+) -> None:
+    """Serve the adapter at a socket: any QEMU with vfio-user-pci attaches to it.
+
+    One client after another, until SIGTERM or Ctrl-C.
+    """
+    configure(as_json, log_level)
+    # Here, so that --help and mistakes are answered at once.
+    from pyvfio_user import ServerError  # noqa: PLC0415
+    from vdxgk.adapter import AdapterOptions  # noqa: PLC0415
+    from vdxgk.memory.backend import Quotas  # noqa: PLC0415
+    from vdxgk.serve import serve as serve_adapter  # noqa: PLC0415
+
+    options = AdapterOptions(
+        dma_bits=dma_bits,
+        vram=vram,
+        dma_policy=dma_policy,
+        quotas=Quotas(objects=max_objects, donated_bytes=max_donated),
+        scatter_seed=scatter_seed,
+        misbehave=misbehave,
+    )
+    try:
+        serve_adapter(socket_path, control_path or f"{socket_path}.control", options, ready_fd)
+    except (ServerError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@click.argument("control_path", metavar="CONTROL")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+def status(control_path: str, as_json: bool) -> None:
+    """Tell what the adapter behind a control door holds."""
+    from vdxgk.control import ControlError, ask  # noqa: PLC0415
+
+    try:
+        answer = ask(control_path, "query-status")
+    except (ControlError, OSError) as error:
+        raise click.ClickException(f"{control_path}: {error}") from error
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    modes = ", ".join(adapter["mode"] for adapter in answer["adapters"]) or "not started"
+    click.echo(f"client      {'connected' if answer['connected'] else 'none'}")
+    click.echo(f"adapter     {modes}, {answer['dma_bits']} address bits")
+    click.echo(f"guest RAM   {answer['guest_ram']['bytes'] >> 20} MiB known")
+    click.echo(
+        f"donated     {answer['donated_bytes'] >> 10} KiB, {answer['free_bytes'] >> 10} free"
+    )
+    click.echo(f"DMA         {answer['dma_mappings']} mappings ({answer['dma_maps']} announced)")
+    click.echo(f"faults      {answer['faults']['count']}")
+    for target in answer["objects"]:
+        click.echo(
+            f"object      {target['handle']:#x} {target['type']} {target['size'] >> 10} KiB, "
+            f"{target['run_count']} runs, {len(target['lists'])} lists"
+        )
+
+
+@click.group()
+def main() -> None:
+    """The adapter's commands alone; `vdxgk` has the laboratory's too."""
+
+
+main.add_command(serve)
+main.add_command(status)

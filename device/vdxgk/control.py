@@ -1,0 +1,152 @@
+"""The control door: what is going on, asked over a private UNIX socket.
+
+It speaks QMP's framing (a greeting, then one JSON object a line: execute,
+arguments, id; return or error), so that any QMP client can use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+Command = Callable[[Mapping[str, Any]], object]
+
+MAX_LINE = 64 << 10
+"""Bytes in one request."""
+MAX_CLIENTS = 8
+
+
+class ControlError(Exception):
+    """A command that cannot be carried out; the text is the answer."""
+
+
+class ControlServer:
+    """Serves ``commands`` at ``path``, for the owner of the process only."""
+
+    def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
+        self._path = path
+        # Exclusive use of the path is settled by the device socket's lock.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        old_mask = os.umask(0o177)
+        try:
+            self._server = _Server(path, commands)
+        finally:
+            os.umask(old_mask)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; connections are dropped with the process."""
+        self._server.shutdown()
+        self._server.server_close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
+        self.commands = commands
+        self.places = threading.BoundedSemaphore(MAX_CLIENTS)
+        super().__init__(path, _Client)
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        # The base class wakes twice a second to see whether to stop; a
+        # connection of our own wakes it when that is so.
+        super().serve_forever(poll_interval=3600)
+
+    def shutdown(self) -> None:
+        stopper = threading.Thread(target=super().shutdown, daemon=True)
+        stopper.start()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
+            waker.connect(str(self.server_address))
+        stopper.join(5)
+
+
+class _Client(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        if not self.server.places.acquire(blocking=False):
+            self._send({"error": {"class": "GenericError", "desc": "too many connections"}})
+            return
+        try:
+            self._serve()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        finally:
+            self.server.places.release()
+
+    def _serve(self) -> None:
+        self._send({"QMP": {"version": {"package": "vdxgk"}, "capabilities": []}})
+        while line := self.rfile.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                self._send(_error(None, f"a request is at most {MAX_LINE} bytes"))
+                return
+            self._send(self._answer(line))
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            return _error(None, f"not JSON: {error}")
+        if not isinstance(request, dict):
+            return _error(None, "a request is a JSON object")
+        identity = request.get("id")
+        name = request.get("execute")
+        arguments = request.get("arguments", {})
+        if name == "qmp_capabilities":
+            return {"return": {}, "id": identity}
+        command = self.server.commands.get(name) if isinstance(name, str) else None
+        if command is None:
+            known = ", ".join(sorted(self.server.commands))
+            return _error(identity, f"no command {name!r}; there are {known}", "CommandNotFound")
+        if not isinstance(arguments, dict):
+            return _error(identity, "arguments are a JSON object")
+        try:
+            return {"return": command(arguments), "id": identity}
+        except ControlError as error:
+            return _error(identity, str(error))
+        except Exception:
+            structlog.get_logger("vdxgk.control").exception("internal error", command=name)
+            return _error(identity, "internal error, see the log")
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.wfile.write(json.dumps(message).encode() + b"\n")
+
+
+def _error(identity: object, text: str, kind: str = "GenericError") -> dict[str, Any]:
+    return {"error": {"class": kind, "desc": text}, "id": identity}
+
+
+def ask(path: str, command: str, timeout: float = 10.0, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+    """Ask the server at ``path``; returns the answer.
+
+    Raises ControlError for an error answer, OSError if nobody answers within
+    ``timeout`` seconds.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
+        connection.connect(path)
+        with connection.makefile("rw", encoding="utf-8") as stream:
+            stream.readline()
+            stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            stream.flush()
+            answer = json.loads(stream.readline() or "{}")
+    if "return" not in answer:
+        raise ControlError(answer.get("error", {}).get("desc", "the connection was closed"))
+    return answer["return"]

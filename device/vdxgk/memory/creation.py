@@ -1,0 +1,209 @@
+"""CreatePhysicalMemoryObject's arguments, checked and turned into an allocation plan.
+
+One class for each type of object.  A plan is made before anything changes,
+allocates from the pool or says what the guest must donate.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vdxgk.memory.ddi import (
+    MDL_MAX_SIZE,
+    CacheType,
+    CreatePhysicalMemoryObject,
+    MdlFlags,
+    PhysicalMemoryType,
+)
+from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
+from vdxgk.memory.pages import (
+    LARGE_PAGE_SIZE,
+    PAGE_SIZE,
+    Range,
+    align_up,
+    is_power_of_two,
+    page_aligned,
+)
+from vdxgk.memory.pool import GuestMemoryPool, Windows
+
+MAX_SIZE = 1 << 40
+"""No guest has so much memory: larger sizes fail before any arithmetic with them."""
+
+
+class MoreMemory(Refused):
+    """The guest must donate at least ``size`` bytes in [lowest, highest] and call again."""
+
+    def __init__(self, size: int, alignment: int, lowest: int, highest: int) -> None:
+        super().__init__(
+            NtStatus.MORE_PROCESSING_REQUIRED,
+            f"{size:#x} bytes wanted in {lowest:#x}-{highest:#x}",
+        )
+        self.size = size
+        self.alignment = alignment
+        self.lowest = lowest
+        self.highest = highest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(ABC):
+    """How an object of ``size`` bytes (whole pages) gets its memory."""
+
+    size: int
+
+    @property
+    @abstractmethod
+    def zero(self) -> bool:
+        """Whether its pages must be zero before use."""
+
+    @abstractmethod
+    def allocate(self, pool: GuestMemoryPool) -> list[Range]:
+        """Take the memory from ``pool``; raises MoreMemory if it has too little."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContiguousPlan(Plan):
+    """CONTIGUOUS_MEMORY: as MmAllocateContiguousMemorySpecifyCache [D]."""
+
+    lowest: int
+    highest: int
+    boundary: int
+
+    @property
+    def zero(self) -> bool:
+        """Contiguous memory comes uninitialised [D]."""
+        return False
+
+    def allocate(self, pool: GuestMemoryPool) -> list[Range]:
+        """One run."""
+        run = pool.allocate_contiguous(self.size, self.lowest, self.highest, self.boundary)
+        if run is None:
+            raise MoreMemory(
+                align_up(self.size, LARGE_PAGE_SIZE), LARGE_PAGE_SIZE, self.lowest, self.highest
+            )
+        return [run]
+
+
+@dataclass(frozen=True, slots=True)
+class MdlPlan(Plan):
+    """MDL: as MmAllocatePagesForMdlEx with MM_ALLOCATE_FULLY_REQUIRED [D for the older callback].
+
+    Pages lie scattered, in random order, unless MM_ALLOCATE_PREFER_CONTIGUOUS
+    or MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS asks for runs.
+    """
+
+    windows: Windows
+    flags: MdlFlags
+
+    SCATTER = 2
+    """A scattered object takes one page in so many: the others stay as canaries."""
+
+    @property
+    def zero(self) -> bool:
+        """Pages are zeroed unless MM_DONT_ZERO_ALLOCATION [D]."""
+        return MdlFlags.DONT_ZERO_ALLOCATION not in self.flags
+
+    def allocate(self, pool: GuestMemoryPool) -> list[Range]:
+        """All pages or none."""
+        if MdlFlags.REQUIRE_CONTIGUOUS_CHUNKS in self.flags:
+            runs = self._allocate_chunks(pool)
+            wanted = self.size
+        elif MdlFlags.PREFER_CONTIGUOUS in self.flags:
+            runs = pool.allocate_runs(self.size, self.windows)
+            wanted = self.size
+        else:
+            wanted = self.SCATTER * self.size
+            runs = None
+            if pool.free_bytes >= wanted:
+                runs = pool.allocate_scattered(self.size, self.windows)
+        if runs is None:
+            raise MoreMemory(
+                align_up(wanted, LARGE_PAGE_SIZE),
+                LARGE_PAGE_SIZE,
+                self.windows.low,
+                self.windows.high,
+            )
+        return runs
+
+    def _allocate_chunks(self, pool: GuestMemoryPool) -> list[Range] | None:
+        skip = self.windows.skip
+        chunk, alignment = (skip, skip) if skip else (self.size, PAGE_SIZE)
+        # With chunks, SkipBytes is their size; the search stays in the first window.
+        window = Windows(self.windows.low, self.windows.high)
+        runs: list[Range] = []
+        for _ in range(self.size // chunk):
+            run = pool.allocate_aligned(chunk, alignment, window)
+            if run is None:
+                pool.free(runs)
+                return None
+            runs.append(run)
+        return runs
+
+
+def plan(args: CreatePhysicalMemoryObject) -> Plan:
+    """Check everything that can be checked without looking at memory.
+
+    Raises Refused: STATUS_INVALID_PARAMETER for bad arguments,
+    STATUS_NO_MEMORY for what no memory could satisfy,
+    STATUS_NOT_IMPLEMENTED for the types that are not there yet.
+    """
+    try:
+        kind = PhysicalMemoryType(args.Type)
+    except ValueError:
+        raise invalid(f"Type {args.Type} is not a DXGK_PHYSICAL_MEMORY_TYPE") from None
+    try:
+        CacheType(args.CacheType)
+    except ValueError:
+        raise invalid(f"CacheType {args.CacheType} is not a DXGK_MEMORY_CACHING_TYPE") from None
+    if args.Size == 0:
+        raise invalid("Size is 0")
+    if kind not in _PLANNERS:
+        raise Refused(NtStatus.NOT_IMPLEMENTED, f"objects of type {kind.name} are not there yet")
+    if args.Size > MAX_SIZE:
+        raise Refused(NtStatus.NO_MEMORY, f"no guest has {args.Size:#x} bytes")
+    return _PLANNERS[kind](args, align_up(args.Size, PAGE_SIZE))
+
+
+def _plan_contiguous(args: CreatePhysicalMemoryObject, size: int) -> Plan:
+    bounds = args.ContiguousMemory
+    lowest, highest = bounds.LowestAcceptableAddress, bounds.HighestAcceptableAddress
+    boundary = bounds.BoundaryAddressMultiple
+    if lowest > highest:
+        raise invalid(f"LowestAcceptableAddress {lowest:#x} is above the highest, {highest:#x}")
+    if boundary and not (is_power_of_two(boundary) and boundary >= PAGE_SIZE):
+        raise invalid(f"BoundaryAddressMultiple {boundary:#x} is not 0 or a power of two of pages")
+    if boundary and size > boundary:
+        raise Refused(NtStatus.NO_MEMORY, f"{size:#x} bytes must cross a multiple of {boundary:#x}")
+    if highest - lowest + 1 < size:
+        raise Refused(NtStatus.NO_MEMORY, f"{size:#x} bytes do not fit {lowest:#x}-{highest:#x}")
+    return ContiguousPlan(size, lowest, highest, boundary)
+
+
+def _plan_mdl(args: CreatePhysicalMemoryObject, size: int) -> Plan:
+    mdl = args.Mdl
+    if mdl.LowAddress > mdl.HighAddress:
+        raise invalid(f"LowAddress {mdl.LowAddress:#x} is above HighAddress {mdl.HighAddress:#x}")
+    if not page_aligned(mdl.SkipBytes):
+        raise invalid(f"SkipBytes {mdl.SkipBytes:#x} is not a page multiple")
+    if size > MDL_MAX_SIZE:
+        raise invalid(f"Size {size:#x} is above the limit of an MDL, {MDL_MAX_SIZE:#x}")
+    if mdl.Flags & ~sum(MdlFlags):
+        raise invalid(f"Flags {mdl.Flags:#x} of the MDL are not defined")
+    flags = MdlFlags(mdl.Flags)
+    chunks = MdlFlags.REQUIRE_CONTIGUOUS_CHUNKS in flags
+    if MdlFlags.FAST_LARGE_PAGES in flags and not (
+        chunks and mdl.SkipBytes and mdl.SkipBytes % LARGE_PAGE_SIZE == 0
+    ):
+        raise invalid("FAST_LARGE_PAGES needs REQUIRE_CONTIGUOUS_CHUNKS and large-page SkipBytes")
+    if MdlFlags.AND_HOT_REMOVE in flags and MdlFlags.FULLY_REQUIRED in flags:
+        raise invalid("AND_HOT_REMOVE and FULLY_REQUIRED exclude each other")
+    if chunks and mdl.SkipBytes and (not is_power_of_two(mdl.SkipBytes) or size % mdl.SkipBytes):
+        raise invalid(f"Size {size:#x} is not whole chunks of a power of two {mdl.SkipBytes:#x}")
+    return MdlPlan(size, Windows(mdl.LowAddress, mdl.HighAddress, mdl.SkipBytes), flags)
+
+
+_PLANNERS: dict[PhysicalMemoryType, Callable[[CreatePhysicalMemoryObject, int], Plan]] = {
+    PhysicalMemoryType.CONTIGUOUS_MEMORY: _plan_contiguous,
+    PhysicalMemoryType.MDL: _plan_mdl,
+}

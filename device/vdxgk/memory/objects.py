@@ -1,0 +1,112 @@
+"""What the callbacks create: objects, their openings by an adapter, lists, CPU mappings."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from dataclasses import dataclass, field
+
+from vdxgk.memory.ddi import AccessMode, CacheType, PhysicalMemoryType
+from vdxgk.memory.logical import LogicalAddressSpace
+from vdxgk.memory.pages import Range
+
+
+class AddressingMode(enum.IntEnum):
+    """What a page number in a list means; numbers are VDXGK_MODE_*."""
+
+    PHYSICAL = 1
+    LOGICAL = 2
+
+
+@dataclass(slots=True)
+class LogicalAdapter:
+    """One started adapter: an addressing mode and, if logical, an address space."""
+
+    mode: AddressingMode
+    translated: bool
+    space: LogicalAddressSpace | None
+    handle: int = 0
+
+
+@dataclass(slots=True)
+class PhysicalMemoryObject:
+    """Memory that a driver owns, whichever type it has.
+
+    ``runs`` are guest-physical, in object order, ``size`` their sum in bytes.
+    """
+
+    type: PhysicalMemoryType
+    cache: CacheType
+    size: int
+    runs: list[Range]
+    context: int
+    handle: int = 0
+    opening: AdapterObject | None = None
+    cpu_mappings: int = 0
+
+
+@dataclass(slots=True)
+class AdapterObject:
+    """An object as one adapter has opened it."""
+
+    target: PhysicalMemoryObject
+    adapter: LogicalAdapter
+    handle: int = 0
+    lists: dict[int, AddressDescriptorList] = field(default_factory=dict)
+
+
+class ListState(enum.Enum):
+    """A list's life: the guest maps it, the device may use it, the guest unmaps it."""
+
+    MAPPING = "mapping"
+    LIVE = "live"
+    UNMAPPING = "unmapping"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedMapping:
+    """What the guest's IOMMU must map: ``size`` bytes at ``logical`` to ``physical``."""
+
+    logical: int
+    physical: int
+    size: int
+
+
+@dataclass(slots=True)
+class AddressDescriptorList:
+    """A DXGK_ADL on its way from allocation to release."""
+
+    opening: AdapterObject
+    offset: int
+    size: int
+    contiguous: bool
+    mappings: list[WantedMapping]
+    handle: int = 0
+    state: ListState = ListState.MAPPING
+    announced: int = 0
+    """Mappings that the hypervisor announced within the list's range, as messages."""
+
+    @property
+    def reserved(self) -> Range:
+        """The logical range, for a list whose mappings lie in a row."""
+        return Range(self.mappings[0].logical, self.size)
+
+    @property
+    def in_a_row(self) -> bool:
+        """Whether the mappings are one logical range: always so in logical mode."""
+        return all(a.logical + a.size == b.logical for a, b in itertools.pairwise(self.mappings))
+
+    def covers(self, iova: int) -> bool:
+        """Whether ``iova`` belongs to the list, by its ends; exact if they lie in a row."""
+        last = self.mappings[-1]
+        return self.mappings[0].logical <= iova < last.logical + last.size
+
+
+@dataclass(frozen=True, slots=True)
+class CpuMapping:
+    """A view that MapPhysicalMemory made; whole pages."""
+
+    target: PhysicalMemoryObject
+    mode: AccessMode
+    offset: int
+    size: int

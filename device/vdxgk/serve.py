@@ -1,0 +1,79 @@
+"""One server process: an adapter, its vfio-user socket, its control door."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from pyvfio_user import Server
+from vdxgk.adapter import Adapter, AdapterOptions
+from vdxgk.control import Command, ControlError, ControlServer
+from vdxgk.describe import describe
+from vdxgk.misbehaviour import Misbehaviour
+
+
+def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
+    Raises pyvfio_user.ServerError if the socket cannot be had.
+    """
+    log = structlog.get_logger("vdxgk")
+    adapter = Adapter(options)
+    server = Server(adapter.device, socket_path, log=structlog.get_logger("pyvfio_user"))
+    server.open()
+    try:
+        control = ControlServer(control_path, commands(adapter))
+    except BaseException:
+        server.stop()
+        server.serve()
+        raise
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    adapter.start()
+    control.start()
+    log.info(
+        "serving",
+        socket=socket_path,
+        control=control_path,
+        dma_bits=options.dma_bits,
+        misbehave=options.misbehave,
+    )
+    if ready_fd >= 0:
+        os.write(ready_fd, b"\n")
+        os.close(ready_fd)
+    try:
+        server.serve()
+    finally:
+        control.stop()
+        adapter.stop()
+        log.info("stopped")
+
+
+def commands(adapter: Adapter) -> Mapping[str, Command]:
+    """What the control door understands."""
+
+    def query_status(arguments: Mapping[str, Any]) -> object:
+        return describe(adapter)
+
+    def misbehave(arguments: Mapping[str, Any]) -> object:
+        if not adapter.options.misbehave:
+            raise ControlError("fault injection is off: start the server with --misbehave")
+        try:
+            kind = Misbehaviour(arguments.get("kind"))
+        except ValueError:
+            kinds = ", ".join(item.value for item in Misbehaviour)
+            raise ControlError(f"kind must be one of {kinds}") from None
+        adapter.saboteur.arm(kind)
+        return {}
+
+    return {"query-status": query_status, "misbehave": misbehave}

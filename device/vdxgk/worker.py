@@ -1,0 +1,48 @@
+"""A thread that works when told to, and otherwise sleeps without waking up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+
+class Worker:
+    """Calls ``work`` on its own thread after each ``wake``; several wakes may become one call.
+
+    An exception in ``work`` is logged and the thread goes on: a bug must not
+    cost the guest its device.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._work = work
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._log = structlog.get_logger("vdxgk.worker")
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is work.  From any thread; never blocks."""
+        self._wanted.set()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End after the work under way, at most ``timeout`` seconds from now."""
+        self._stopping = True
+        self._wanted.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._stopping:
+                return
+            try:
+                self._work()
+            except Exception:
+                self._log.exception("internal error", worker=self._thread.name)
