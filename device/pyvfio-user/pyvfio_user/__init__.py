@@ -1,1 +1,61 @@
-"""The vfio-user protocol: PCI devices in Python for stock QEMU."""
+"""The vfio-user protocol: PCI devices in Python for stock QEMU.
+
+A device author needs `ConfigSpace`, `Bar` and `Device`, and a `Server` to
+connect QEMU to; everything else comes as it is needed.
+"""
+
+from .backing import Backing, SharedMemory
+from .client import Client, Reply
+from .device import Device, DeviceObserver
+from .dma import DmaAccess, DmaPolicy, DmaStatistics, DmaTable, Mapping, Span
+from .errors import (
+    Access,
+    ConnectionLost,
+    DmaFault,
+    FaultReason,
+    LocalProtocolError,
+    MessageDmaError,
+    RemoteProtocolError,
+    ServerError,
+    VfioUserError,
+)
+from .irq import IrqType
+from .log import Logger
+from .message_dma import MessageDma
+from .pci import Capability, ConfigSpace, MsixCapability, VendorCapability
+from .region import Bar, RegionHandler
+from .transport import Server
+
+__all__ = [
+    "Access",
+    "Backing",
+    "Bar",
+    "Capability",
+    "Client",
+    "ConfigSpace",
+    "ConnectionLost",
+    "Device",
+    "DeviceObserver",
+    "DmaAccess",
+    "DmaFault",
+    "DmaPolicy",
+    "DmaStatistics",
+    "DmaTable",
+    "FaultReason",
+    "IrqType",
+    "LocalProtocolError",
+    "Logger",
+    "Mapping",
+    "MessageDma",
+    "MessageDmaError",
+    "MsixCapability",
+    "RegionHandler",
+    "RemoteProtocolError",
+    "Reply",
+    "Server",
+    "ServerError",
+    "SharedMemory",
+    "Span",
+    "VendorCapability",
+    "VfioUserError",
+]

@@ -1,0 +1,151 @@
+"""A connected socket that carries messages: large receives, joined sends."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from .connection import Connection, close_descriptors
+from .errors import ConnectionLost
+from .wire import MAX_DESCRIPTORS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Linux queues a send of up to this size as one piece, so that no receive ends
+# inside one of its messages' headers: QEMU gives up on a split header.
+JOIN_LIMIT = 32 * 1024
+SEND_LIMIT = 10.0  # seconds; a client that takes no answers is given up
+
+_ANCILLARY = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * struct.calcsize("i"))
+_TIMEVAL = struct.Struct("@ll")
+
+
+class Channel:
+    """Owns one connected stream socket.  Sends from any thread, receives from one."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Take over a connected AF_UNIX stream socket."""
+        self._socket = connected
+        self._send_lock = threading.Lock()
+        self._set_timeout(socket.SO_SNDTIMEO, SEND_LIMIT)
+
+    def receive(self, connection: Connection) -> tuple[int, list[int], bool]:
+        """Receive once into the connection's buffer: count, descriptors, whether some were lost.
+
+        A count of 0 is the end.  Raises TimeoutError at the deadline, else
+        ConnectionLost.
+        """
+        try:
+            count, ancillary, flags, _ = self._socket.recvmsg_into(
+                [connection.get_buffer()], _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            raise TimeoutError from None
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+        descriptors: list[int] = []
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fresh = array.array("i")
+                fresh.frombytes(data[: len(data) - len(data) % fresh.itemsize])
+                descriptors += fresh
+        return count, descriptors, bool(flags & socket.MSG_CTRUNC)
+
+    def set_deadline(self, deadline: float | None) -> None:
+        """Limit the next receive to a moment of time.monotonic(); None for no limit.
+
+        Raises TimeoutError if it has passed.
+        """
+        left = 0.0 if deadline is None else deadline - time.monotonic()
+        if left < 0 or (deadline is not None and not left):
+            raise TimeoutError
+        self._set_timeout(socket.SO_RCVTIMEO, left)
+
+    def set_timeout(self, seconds: float) -> None:
+        """Limit every receive; 0 for no limit."""
+        self._set_timeout(socket.SO_RCVTIMEO, seconds)
+
+    def send(self, message: bytes) -> None:
+        """Send one message, or several joined.  Raises ConnectionLost."""
+        with self._send_lock:
+            try:
+                self._socket.sendall(message)
+            except OSError as error:
+                # Part of a message may have gone: nothing can follow it.
+                self.shutdown()
+                raise ConnectionLost(str(error)) from error
+
+    def send_all(self, outgoing: Sequence[tuple[bytes, tuple[int, ...]]]) -> None:
+        """Send messages in order, as few sends as order and descriptors allow.
+
+        Raises ConnectionLost.
+        """
+        joined: list[bytes] = []
+        size = 0
+        for message, descriptors in outgoing:
+            if joined and (descriptors or size + len(message) > JOIN_LIMIT):
+                self.send(b"".join(joined))
+                joined, size = [], 0
+            if descriptors:
+                self._send_with_descriptors(message, descriptors)
+            else:
+                joined.append(message)
+                size += len(message)
+        if joined:
+            self.send(joined[0] if len(joined) == 1 else b"".join(joined))
+
+    def shutdown(self, how: int = socket.SHUT_RDWR) -> None:
+        """End the conversation; whoever waits in a receive sees the end.  From any thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(how)
+
+    def close(self) -> None:
+        """Hang up so that the peer sees an end, not a reset.
+
+        Unread bytes would turn the close into ECONNRESET, at which QEMU 11.1
+        aborts with its guest.
+        """
+        hang_up(self._socket)
+
+    def _send_with_descriptors(self, message: bytes, descriptors: tuple[int, ...]) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        with self._send_lock:
+            try:
+                sent = self._socket.sendmsg([message], ancillary)
+                if sent < len(message):
+                    self._socket.sendall(message[sent:])
+            except OSError as error:
+                self.shutdown()
+                raise ConnectionLost(str(error)) from error
+
+    def _set_timeout(self, option: int, seconds: float) -> None:
+        # Python's own timeouts cost one more system call for each message.
+        whole = int(seconds)
+        timeval = _TIMEVAL.pack(whole, int((seconds - whole) * 1_000_000))
+        self._socket.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+
+def hang_up(connected: socket.socket) -> None:
+    """Stop receiving, throw away what has come, close."""
+    with contextlib.suppress(OSError):
+        connected.shutdown(socket.SHUT_RD)
+        connected.setblocking(False)
+        scratch = bytearray(1 << 16)
+        # Bounded: after the shutdown nothing can be added to the queue.
+        while True:
+            count, ancillary, _, _ = connected.recvmsg_into(
+                [scratch], _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+            )
+            for _level, _kind, data in ancillary:
+                fresh = array.array("i")
+                fresh.frombytes(data[: len(data) - len(data) % fresh.itemsize])
+                close_descriptors(list(fresh))
+            if not count:
+                break
+    connected.close()

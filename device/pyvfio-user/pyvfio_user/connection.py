@@ -1,0 +1,120 @@
+"""The framing of one byte stream, without a socket: bytes and descriptors in, messages out.
+
+Descriptors.  Linux ends a receive after the data of the one send that carried
+descriptors, so those that come with a chunk belong to the last message that
+began in it, or before it.  A message begins with its first byte.
+
+Bounds.  The buffer grows to the largest message allowed, plus one chunk.  A
+longer message is thrown away as it comes: the stream stays in step.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from .errors import RemoteProtocolError
+from .wire import HANDSHAKE_LIMIT, HEADER, HEADER_SIZE, MAX_DESCRIPTORS, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CHUNK = 64 * 1024
+LEAST_SPACE = 4096  # below this a receive is not worth its system call
+
+
+def close_descriptors(descriptors: list[int]) -> None:
+    """Close them all and empty the list."""
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+class Connection:
+    """Cuts what is received into messages."""
+
+    def __init__(self) -> None:
+        """Start before the handshake: only small messages are expected."""
+        self.limit = HANDSHAKE_LIMIT
+        self._buffer = memoryview(bytearray(CHUNK))
+        self._start = 0  # of the first message not yet handed out
+        self._end = 0  # of what was received
+        self._skip = 0  # bytes of an oversized message still to come
+        self._descriptors: list[int] = []  # of the message at _start
+        self._short = False
+
+    def get_buffer(self) -> memoryview:
+        """Return the space for the next receive; earlier payloads become invalid."""
+        held = self._end - self._start
+        if not held:
+            self._start = self._end = 0
+            return self._buffer
+        needed = LEAST_SPACE
+        if held >= HEADER_SIZE:
+            size = HEADER.unpack_from(self._buffer, self._start)[2]
+            needed = max(needed, size - held)
+        if len(self._buffer) - self._end < needed:
+            space = self._buffer
+            if held + needed > len(space):
+                space = memoryview(bytearray(held + needed + CHUNK))
+            # Through bytes: the two may overlap.
+            space[:held] = bytes(self._buffer[self._start : self._end])
+            self._buffer, self._start, self._end = space, 0, held
+        return self._buffer[self._end :]
+
+    def receive(
+        self, count: int, descriptors: Iterable[int] = (), *, short: bool = False
+    ) -> Iterator[Message]:
+        """Yield the messages that `count` more bytes in the buffer complete.
+
+        `short` says that the kernel could not deliver every descriptor.  The
+        iterator must be exhausted before the next receive.
+
+        Raises RemoteProtocolError, after the good messages, when the stream
+        can no longer be followed.
+        """
+        fresh = list(descriptors)
+        self._end += count
+        if self._skip:
+            dropped = min(self._skip, self._end - self._start)
+            self._skip -= dropped
+            self._start += dropped
+            if self._start == self._end:
+                close_descriptors(fresh)
+                return
+        while self._end - self._start >= HEADER_SIZE:
+            message_id, command, size, flags, error = HEADER.unpack_from(self._buffer, self._start)
+            if size < HEADER_SIZE:
+                close_descriptors(fresh)
+                raise RemoteProtocolError(errno.EINVAL, f"message size {size}")
+            stop = self._start + size
+            oversized = size > self.limit
+            if stop > self._end and not oversized:
+                break
+            payload = self._buffer[self._start + HEADER_SIZE : min(stop, self._end)]
+            message = Message(
+                message_id, command, flags, error, payload=payload, descriptors=self._descriptors
+            )
+            message.short, message.oversized = self._short, oversized
+            self._descriptors, self._short = [], False
+            if stop >= self._end:
+                self._add(message.descriptors, fresh)
+                message.short |= short
+                fresh, short = [], False
+            if stop > self._end:
+                self._skip, stop = stop - self._end, self._end
+            self._start = stop
+            yield message
+        self._add(self._descriptors, fresh)
+        self._short |= short
+
+    def close(self) -> None:
+        """Close descriptors whose message never came whole."""
+        close_descriptors(self._descriptors)
+
+    @staticmethod
+    def _add(held: list[int], fresh: list[int]) -> None:
+        held += fresh
+        # One more than any command takes is enough to refuse it.
+        while len(held) > MAX_DESCRIPTORS + 1:
+            os.close(held.pop())

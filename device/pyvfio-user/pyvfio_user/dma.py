@@ -1,0 +1,425 @@
+"""The DMA table: what the client lets the device reach, and how it is reached.
+
+Two policies.  `strict` is the specification to the letter: a map over a
+mapping is refused, an unmap must match.  `tolerant` is an interval map, which
+is what QEMU needs behind an emulated IOMMU: a map replaces what it overlaps,
+an unmap removes whatever lies in its range, and the table always says what
+the client believes.
+
+Threads.  Device threads access memory; the protocol thread changes the table.
+An access holds the table's lock from its check to its end, so a change waits
+for it: the answer to DMA_UNMAP is the barrier after which nothing touches the
+range.  Keep each access short; the client waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sortedcontainers import SortedDict
+
+from .backing import Backing, Data
+from .errors import Access, DmaFault, FaultReason, LocalProtocolError, RemoteProtocolError
+from .fairlock import FairLock
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ADDRESS_END = 1 << 64
+DmaPolicy = Literal["tolerant", "strict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One range.  Addresses and sizes in bytes.
+
+    `backing` is None when the client sent no descriptor: only messages reach
+    the range.  `offset` is the place of `iova` in the backing's file.
+    """
+
+    iova: int
+    size: int
+    access: Access
+    backing: Backing | None
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind the range, up to 2^64."""
+        return self.iova + self.size
+
+    def clip(self, start: int, end: int) -> Mapping:
+        """Return the part within [start, end), which must not be empty."""
+        start, end = max(start, self.iova), min(end, self.end)
+        offset = self.offset + (start - self.iova if self.backing else 0)
+        return Mapping(start, end - start, self.access, self.backing, offset)
+
+
+@dataclass
+class DmaStatistics:
+    """Counters since the table was made."""
+
+    maps: int = 0
+    unmaps: int = 0
+    removed: int = 0  # mappings that unmaps touched
+    replaced: int = 0  # mappings that later maps overlapped
+    split: int = 0  # mappings of which an unmap or a map left two parts
+    unmatched: int = 0  # unmaps of ranges with nothing mapped
+    dropped: int = 0  # parts lost because a split would have exceeded the limit
+    faults: int = 0  # accesses refused
+
+
+class Span:
+    """A run of bytes, contiguous in DMA addresses and in one file."""
+
+    __slots__ = ("_access", "_backing", "_offset", "iova", "size")
+
+    def __init__(
+        self, access: DmaAccess, iova: int, size: int, backing: Backing, offset: int
+    ) -> None:
+        """Belong to an access, and die with it."""
+        self._access = access
+        self._backing = backing
+        self._offset = offset
+        self.iova = iova
+        self.size = size
+
+    def read(self, offset: int = 0, size: int | None = None) -> memoryview | bytes:
+        """Return bytes of the span: in place and read-only where the file is mapped, else a copy.
+
+        A view in place is released when the access ends.  Do not let arrays
+        made from it live longer: they would see memory that was taken away.
+
+        Raises DmaFault(INACCESSIBLE) if the client's file has become too short.
+        """
+        size = self._part(offset, size)
+        backing = self._backing
+        if backing.is_mapped:
+            view = backing.view(self._offset + offset, size).toreadonly()
+            self._access.lend(view)
+            return view
+        try:
+            return backing.read(self._offset + offset, size)
+        except OSError as error:
+            raise self._fault(offset, Access.READ) from error
+
+    def write(self, data: Data, offset: int = 0) -> None:
+        """Copy bytes into the span, from `offset` on.
+
+        Raises LocalProtocolError for an access that was not for writing,
+        DmaFault(INACCESSIBLE) for a file that cannot be written.
+        """
+        self._part(offset, len(data))
+        if not self._access.wanted & Access.WRITE:
+            raise LocalProtocolError("this access is not for writing")
+        try:
+            self._backing.write(self._offset + offset, data)
+        except OSError as error:
+            raise self._fault(offset, Access.WRITE) from error
+
+    def _part(self, offset: int, size: int | None) -> int:
+        if not self._access.is_live:
+            raise LocalProtocolError("the access that this span belongs to has ended")
+        if size is None:
+            size = self.size - offset
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise LocalProtocolError(f"{size} bytes at {offset} in a span of {self.size}")
+        return size
+
+    def _fault(self, offset: int, wanted: Access) -> DmaFault:
+        return DmaFault(self.iova + offset, wanted, FaultReason.INACCESSIBLE)
+
+
+class DmaAccess:
+    """A checked access to a range, from `with` to its end."""
+
+    def __init__(self, table: DmaTable, iova: int, size: int, wanted: Access) -> None:
+        """Name the range; nothing happens before `with`."""
+        self.wanted = wanted
+        self.is_live = False
+        self._table = table
+        self._iova = iova
+        self._size = size
+        self._views: list[memoryview] = []
+
+    def __enter__(self) -> list[Span]:
+        """Take the table's lock and check the whole range.  Raises DmaFault."""
+        self._table.lock.acquire()
+        try:
+            spans = self._table.check(self, self._iova, self._size, self.wanted)
+        except BaseException:
+            self._table.lock.release()
+            raise
+        self.is_live = True
+        return spans
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Revoke the views that were lent, and let table changes go on."""
+        self.is_live = False
+        for view in self._views:
+            # An array made from it may still be there.
+            with contextlib.suppress(BufferError):
+                view.release()
+        self._views.clear()
+        self._table.lock.release()
+
+    def lend(self, view: memoryview) -> None:
+        """Remember a view, to revoke it."""
+        self._views.append(view)
+
+
+class DmaTable:
+    """The ranges that the client has mapped, by DMA address."""
+
+    def __init__(self, policy: DmaPolicy = "tolerant", max_mappings: int = 262_144) -> None:
+        """Start empty.  `max_mappings` bounds what a hostile client can make us keep."""
+        if policy not in ("tolerant", "strict"):
+            raise ValueError(f"no such policy: {policy}")
+        self.policy = policy
+        self.max_mappings = max_mappings
+        self.statistics = DmaStatistics()
+        self.lock = FairLock()
+        self._mappings: SortedDict[int, Mapping] = SortedDict()
+        self._backings: dict[tuple[int, int], Backing] = {}
+
+    def __len__(self) -> int:
+        """Return the number of mappings."""
+        return len(self._mappings)
+
+    # ---- changes -----------------------------------------------------------
+
+    def map(
+        self, iova: int, size: int, access: Access, descriptor: int | None = None, offset: int = 0
+    ) -> Mapping:
+        """Add a range (DMA_MAP).  Takes over the descriptor, even when this raises.
+
+        Raises RemoteProtocolError: EINVAL for an empty or wrapping range, or
+        for bytes that the file does not have; EEXIST, strict, for an overlap;
+        ENOSPC for too many mappings.  Raises OSError if the file cannot be
+        mapped.
+        """
+        with self.lock:
+            backing = self._backing(descriptor)
+            if backing is not None:
+                backing.acquire()
+            try:
+                mapping = self._checked(iova, size, access, backing, offset)
+                overlap = self._overlapping(iova, mapping.end)
+                if overlap and self.policy == "strict":
+                    raise RemoteProtocolError(errno.EEXIST, f"{iova:#x} is already mapped")
+                if len(self._mappings) >= self.max_mappings:
+                    raise RemoteProtocolError(errno.ENOSPC, "too many mappings")
+            except BaseException:
+                self._drop(backing)
+                raise
+            self.statistics.maps += 1
+            self.statistics.replaced += len(overlap)
+            if overlap:
+                self._carve(overlap, iova, mapping.end)
+            self._mappings[iova] = mapping
+            return mapping
+
+    def unmap(self, iova: int, size: int) -> int:
+        """Remove a range (DMA_UNMAP); return how many mappings it touched.
+
+        Raises RemoteProtocolError: EINVAL for a wrapping or (strict) empty
+        range; strict, ENOENT unless it is exactly one mapping.
+        """
+        with self.lock:
+            if iova + size > ADDRESS_END:
+                raise RemoteProtocolError(errno.EINVAL, "the range wraps 2^64")
+            exact = self._mappings.get(iova)
+            if exact is not None and exact.size == size:
+                del self._mappings[iova]
+                self._drop(exact.backing)
+                removed = 1
+            elif self.policy == "strict":
+                code = errno.ENOENT if size else errno.EINVAL
+                raise RemoteProtocolError(code, f"no mapping is exactly {iova:#x}, {size:#x}")
+            else:
+                overlap = self._overlapping(iova, iova + size)
+                self._carve(overlap, iova, iova + size)
+                removed = len(overlap)
+            self.statistics.unmaps += 1
+            self.statistics.removed += removed
+            self.statistics.unmatched += not removed
+            return removed
+
+    def unmap_all(self) -> int:
+        """Remove everything, as the client asked; return how many mappings there were."""
+        with self.lock:
+            removed = len(self._mappings)
+            self.clear()
+            self.statistics.unmaps += 1
+            self.statistics.removed += removed
+            return removed
+
+    def clear(self) -> None:
+        """Forget everything: the client has gone."""
+        with self.lock:
+            for mapping in self._mappings.values():
+                self._drop(mapping.backing)
+            self._mappings.clear()
+
+    # ---- questions ---------------------------------------------------------
+
+    def find(self, iova: int) -> Mapping | None:
+        """Return the mapping that holds an address."""
+        with self.lock:
+            overlap = self._overlapping(iova, iova + 1)
+            return overlap[0] if overlap else None
+
+    def pieces(self, iova: int, size: int) -> list[Mapping]:
+        """Return what is mapped in a range: clipped to it, ascending, without the gaps."""
+        end = iova + size
+        with self.lock:
+            return [mapping.clip(iova, end) for mapping in self._overlapping(iova, end)]
+
+    def mappings(self) -> list[Mapping]:
+        """Return every mapping, ascending."""
+        with self.lock:
+            return list(self._mappings.values())
+
+    # ---- accesses ----------------------------------------------------------
+
+    def access(self, iova: int, size: int, access: Access) -> DmaAccess:
+        """Return a context manager that yields the range as a list of spans.
+
+        The whole range is checked before anything is touched.  Accesses nest
+        within a thread, as a copy needs.
+
+        Entering raises DmaFault, which names the first byte that fails.
+        """
+        return DmaAccess(self, iova, size, access)
+
+    def read(self, iova: int, size: int) -> bytes:
+        """Copy a range out.  Raises DmaFault."""
+        with self.access(iova, size, Access.READ) as spans:
+            return b"".join(span.read() for span in spans)
+
+    def write(self, iova: int, data: Data) -> None:
+        """Copy bytes in: all of them, or none if the range may not be written.
+
+        Raises DmaFault.
+        """
+        view = memoryview(data).cast("B")
+        with self.access(iova, len(view), Access.WRITE) as spans:
+            for span in spans:
+                start = span.iova - iova
+                span.write(view[start : start + span.size])
+
+    def check(self, access: DmaAccess, iova: int, size: int, wanted: Access) -> list[Span]:
+        """Check a range and return its spans.  The caller holds the lock.
+
+        Raises DmaFault.
+        """
+        spans: list[Span] = []
+        position, end = iova, iova + size
+        if iova < 0 or size < 0 or end > ADDRESS_END:
+            self.statistics.faults += 1
+            raise DmaFault(iova, wanted, FaultReason.OUT_OF_RANGE)
+        last: Span | None = None
+        behind = -1  # where in its file the last span ends
+        for mapping in self._overlapping(iova, end):
+            backing = mapping.backing
+            if mapping.iova > position:
+                break
+            if wanted & ~mapping.access:
+                self.statistics.faults += 1
+                raise DmaFault(position, wanted, FaultReason.FORBIDDEN)
+            if backing is None or (wanted & Access.WRITE and not backing.writable):
+                self.statistics.faults += 1
+                raise DmaFault(position, wanted, FaultReason.INACCESSIBLE)
+            length = min(mapping.end, end) - position
+            offset = mapping.offset + position - mapping.iova
+            # Neighbours in DMA addresses are one run only if they are
+            # neighbours in the same file too.
+            if last is not None and offset == behind and backing is last._backing:
+                last.size += length
+            else:
+                last = Span(access, position, length, backing, offset)
+                spans.append(last)
+            behind = offset + length
+            position += length
+        if position < end:
+            self.statistics.faults += 1
+            raise DmaFault(position, wanted, FaultReason.UNMAPPED)
+        return spans
+
+    # ---- inner parts, under the lock ---------------------------------------
+
+    def _overlapping(self, start: int, end: int) -> list[Mapping]:
+        mappings = self._mappings
+        if not mappings or start >= end:
+            return []
+        first = mappings.bisect_right(start) - 1
+        if first >= 0 and mappings.peekitem(first)[1].end > start:
+            start = mappings.peekitem(first)[0]
+        return [mappings[key] for key in mappings.irange(start, end, inclusive=(True, False))]
+
+    def _carve(self, overlap: list[Mapping], start: int, end: int) -> None:
+        for mapping in overlap:
+            del self._mappings[mapping.iova]
+            if mapping.iova < start:
+                self._insert(mapping.clip(mapping.iova, start))
+            if mapping.end > end:
+                if mapping.iova < start:
+                    self.statistics.split += 1
+                self._insert(mapping.clip(end, mapping.end))
+            self._drop(mapping.backing)
+
+    def _insert(self, part: Mapping) -> None:
+        # An unmap cannot be refused, so a client that only splits is bounded
+        # by losing access, never by keeping it.
+        if len(self._mappings) >= self.max_mappings:
+            self.statistics.dropped += 1
+            return
+        if part.backing is not None:
+            part.backing.acquire()
+        self._mappings[part.iova] = part
+
+    def _checked(
+        self, iova: int, size: int, access: Access, backing: Backing | None, offset: int
+    ) -> Mapping:
+        if size <= 0 or iova < 0 or iova + size > ADDRESS_END:
+            raise RemoteProtocolError(errno.EINVAL, f"range {iova:#x}, {size:#x}")
+        if backing is None:
+            return Mapping(iova, size, access, None, 0)
+        if offset + size > backing.size:
+            backing.refresh()
+            if offset + size > backing.size:
+                raise RemoteProtocolError(errno.EINVAL, "the file is shorter than the range")
+        return Mapping(iova, size, access, backing, offset)
+
+    def _backing(self, descriptor: int | None) -> Backing | None:
+        if descriptor is None:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        known = self._backings.get((status.st_dev, status.st_ino))
+        if known is not None and known.writable:
+            os.close(descriptor)
+            return known
+        # The known one, if any, cannot be written, and this one perhaps can.
+        backing = Backing(descriptor)
+        if known is None or backing.writable:
+            self._backings[backing.identity] = backing
+        return backing
+
+    def _drop(self, backing: Backing | None) -> None:
+        if backing is None or not backing.release():
+            return
+        if self._backings.get(backing.identity) is backing:
+            del self._backings[backing.identity]

@@ -1,0 +1,53 @@
+"""A reentrant lock that is handed over: who waits goes before who comes back.
+
+Python's own locks let a thread that releases and at once acquires again win
+every time, so that a busy DMA engine could starve the client's unmaps.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class FairLock:
+    """Reentrant within a thread; at most one turn is lost to the previous owner."""
+
+    def __init__(self) -> None:
+        """Start free."""
+        self._gate = threading.Lock()  # held by the one who is next
+        self._lock = threading.Lock()
+        self._owner = 0  # no thread has this identity
+        self._depth = 0
+
+    def acquire(self) -> None:
+        """Wait for the lock; count nested acquisitions."""
+        thread = threading.get_ident()
+        if self._owner != thread:
+            with self._gate:
+                self._lock.acquire()
+            self._owner = thread
+        self._depth += 1
+
+    def release(self) -> None:
+        """Undo one acquire; after the outermost, let the next one in."""
+        self._depth -= 1
+        if not self._depth:
+            self._owner = 0
+            self._lock.release()
+
+    def __enter__(self) -> None:
+        """Acquire."""
+        self.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release."""
+        self.release()

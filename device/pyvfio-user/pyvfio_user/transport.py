@@ -1,0 +1,216 @@
+"""The server: one listening socket, one client after another.
+
+Two threads.  `serve` runs the protocol in the caller's thread and blocks in
+one receive: one system call each way for a message.  A doorman thread blocks
+in accept, hands a client over when none is there, and hangs up on any other
+at once.  Neither wakes up while nothing happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import select
+import socket
+import threading
+import time
+
+from . import version
+from .channel import Channel, hang_up
+from .device import Device
+from .errors import ConnectionLost, LocalProtocolError
+from .listener import BACKLOG, Listener
+from .log import Logger, StandardLogger
+from .session import Session
+from .wire import MAX_DESCRIPTORS
+
+HANDSHAKE_SECONDS = 5.0
+
+
+class Server:
+    """Serves a device at a socket path.
+
+    `open`, then `serve` until `stop`, which any thread and any signal handler
+    may call.  `log` is a structlog-like logger; without one, events go to the
+    standard logger `pyvfio_user`.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        path: str,
+        *,
+        log: Logger | None = None,
+        write_multiple: bool = False,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
+        """Nothing is opened yet.
+
+        `write_multiple` offers REGION_WRITE_MULTI; some releases of QEMU then
+        send every message through a queue.  A client that has not finished
+        the handshake after `handshake_seconds` is dropped.
+        """
+        self.path = path
+        self._device = device
+        self._log = log or StandardLogger()
+        self._offer = version.Capabilities(
+            max_msg_fds=MAX_DESCRIPTORS,
+            max_data_xfer_size=version.MAX_DATA_XFER,
+            write_multiple=write_multiple,
+        )
+        self._handshake_seconds = handshake_seconds
+        self._listener: Listener | None = None
+        self._clients: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._latest: socket.socket | None = None  # of the clients, by the doorman
+        self._latest_lock = threading.Lock()  # between the doorman's look and a close
+        self._current: Channel | None = None
+
+    def open(self) -> None:
+        """Bind and listen: a client that connects from now on is served.
+
+        Raises ServerError.
+        """
+        if self._listener is not None:
+            raise LocalProtocolError("the server is already open")
+        self._listener = Listener(self.path)
+        self._log.info("listening", path=self.path)
+
+    def serve(self) -> None:
+        """Serve one client after another until `stop`, then close and remove the socket.
+
+        The caller's thread becomes the protocol thread: handlers and
+        observers run on it.
+        """
+        listener = self._listener
+        if listener is None:
+            raise LocalProtocolError("the server is not open")
+        doorman = threading.Thread(
+            target=self._receive_guests, args=(listener.socket,), name="vfio-user-doorman"
+        )
+        doorman.start()
+        try:
+            while not self._stopping:
+                client = self._clients.get()
+                if client is not None:
+                    self._serve_client(client)
+        finally:
+            self._stopping = True
+            self._shut(listener.socket)
+            doorman.join()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    client = self._clients.get_nowait()
+                    if client is not None:
+                        hang_up(client)
+            listener.close()
+            self._listener = None
+            self._log.info("stopped", path=self.path)
+
+    def stop(self) -> None:
+        """Make `serve` return, after the answers to all that the client has sent.
+
+        Takes no lock, so it is safe in a signal handler and in any thread.
+        """
+        self._stopping = True
+        self._clients.put(None)
+        current = self._current
+        if current is not None:
+            # What is queued is still read and answered; then comes the end.
+            current.shutdown(socket.SHUT_RD)
+
+    def close(self) -> None:
+        """Give up a server that was opened and will not be served."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def __enter__(self) -> Server:
+        """Open it."""
+        self.open()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close it, if `serve` has not."""
+        self.close()
+
+    # ---- the doorman's thread ----------------------------------------------
+
+    def _receive_guests(self, listening: socket.socket) -> None:
+        while not self._stopping:
+            try:
+                client, _ = listening.accept()
+            except OSError as error:
+                if self._stopping:
+                    return
+                # Out of descriptors, perhaps: wait until the client that has
+                # them goes, instead of spinning.
+                self._log.error("accept_failed", error=str(error))
+                time.sleep(1)
+                continue
+            if self._is_occupied() or self._clients.qsize() > BACKLOG:
+                self._log.warning("second_client_refused", path=self.path)
+                hang_up(client)
+                continue
+            with self._latest_lock:
+                self._latest = client
+            self._clients.put(client)
+
+    def _is_occupied(self) -> bool:
+        """Whether the last client handed over is still connected."""
+        with self._latest_lock:
+            if self._latest is None or self._latest.fileno() < 0:
+                return False
+            poll = select.poll()
+            poll.register(self._latest.fileno(), 0)  # a hang-up is always reported
+            return not poll.poll(0)
+
+    # ---- the protocol thread -----------------------------------------------
+
+    def _serve_client(self, client: socket.socket) -> None:
+        channel = Channel(client)
+        session = Session(self._device, self._log, channel.send, offer=self._offer)
+        self._current = channel
+        if self._stopping:  # stop() may have come before it could see this client
+            channel.shutdown(socket.SHUT_RD)
+        self._log.info("client_connected", path=self.path)
+        reason = "hung up"
+        try:
+            self._converse(channel, session)
+        except TimeoutError:
+            reason = "silent in the handshake"
+        except ConnectionLost as error:
+            reason = str(error)
+        finally:
+            self._current = None
+            session.lost()
+            with self._latest_lock:
+                channel.close()
+        self._log.info("client_disconnected", path=self.path, reason=reason)
+
+    def _converse(self, channel: Channel, session: Session) -> None:
+        deadline = time.monotonic() + self._handshake_seconds
+        while not session.closing and not session.negotiated:
+            channel.set_deadline(deadline)
+            if not self._exchange(channel, session):
+                return
+        channel.set_deadline(None)
+        while not session.closing and self._exchange(channel, session):
+            pass
+
+    @staticmethod
+    def _exchange(channel: Channel, session: Session) -> bool:
+        """Receive once, handle, answer; False at the end."""
+        count, descriptors, short = channel.receive(session.connection)
+        if not count:
+            return False
+        outgoing = session.receive(count, descriptors, short=short)
+        if outgoing:
+            channel.send_all(outgoing)
+        return True
+
+    @staticmethod
+    def _shut(listening: socket.socket) -> None:
+        """Wake the doorman: a listening socket that is shut down accepts no more."""
+        with contextlib.suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
