@@ -1,0 +1,44 @@
+"""Everything that a machine is started from, set up on first use."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from vdxgk_lab import host, initramfs, qemu_binary, trees
+from vdxgk_lab.cache import Cache
+from vdxgk_lab.errors import SetupError
+from vdxgk_lab.progress import Reporter
+from vdxgk_lab.qemu_binary import QemuBinary
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A QEMU, and a guest for it."""
+
+    qemu: QemuBinary
+    kernel_release: str
+    kernel_image: Path
+    initramfs: Path
+
+
+def prepare(cache: Cache | None = None, reporter: Reporter | None = None) -> Artifacts:
+    """Download and build what is missing; quick, and off-line, if nothing is.
+
+    Raises SetupError, or Misconfigured if `$QEMU` will not do.
+    """
+    cache = cache or Cache()
+    reporter = reporter or Reporter()
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise SetupError(
+            f"this is {platform.system()} on {platform.machine()}; the guests need Linux on x86_64."
+        )
+    host.ensure_tools(reporter)
+    qemu = qemu_binary.find(cache, reporter)
+    tree = trees.ensure(trees.GUEST_6_12, cache, reporter)
+    payload = initramfs.Payload()
+    return Artifacts(
+        qemu=qemu,
+        kernel_release=tree.kernel_release,
+        kernel_image=tree.kernel_image,
+        initramfs=initramfs.ensure(tree, payload, cache),
+    )

@@ -1,0 +1,182 @@
+"""What a machine is, and the QEMU command line that makes it.
+
+Rules that the client imposes: the IOMMU stands before the devices behind it;
+guest memory is a shared memfd, or the device sees none of it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from vdxgk_lab.errors import Misconfigured
+from vdxgk_lab.initramfs import AGENT_PORT
+
+Iommu = Literal["intel", "amd", "virtio", "none"]
+Accelerator = Literal["auto", "kvm", "tcg"]
+Console = Literal["file", "stdio"]
+
+IOMMUS: tuple[Iommu, ...] = get_args(Iommu)
+
+GIB = 1 << 30
+_PAGE = 4096
+_FIRST_DEVICE_SLOT = 5
+_LAST_DEVICE_SLOT = 0x1E  # 0x1f is the chipset's
+
+_IOMMU_DEVICES: dict[Iommu, dict[str, object]] = {
+    "intel": {"driver": "intel-iommu", "intremap": "on", "caching-mode": True},
+    "amd": {"driver": "amd-iommu", "intremap": "on", "dma-remap": True},
+    "virtio": {"driver": "virtio-iommu-pci", "addr": "04.0"},
+}
+# Strict invalidation: an unmapped page is out of reach when the unmap returns.
+_KERNEL_ARGS: dict[Iommu, tuple[str, ...]] = {
+    "intel": ("intel_iommu=on", "iommu.passthrough=0", "iommu.strict=1"),
+    "amd": ("iommu.passthrough=0", "iommu.strict=1"),
+    "virtio": ("iommu.passthrough=0", "iommu.strict=1"),
+    "none": (),
+}
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """A machine: a q35 PC with an emulated IOMMU and the devices behind it.
+
+    Raises Misconfigured for values that no machine can have.
+    """
+
+    memory: int = 1 * GIB  # bytes, page multiple
+    cpus: int = 1
+    iommu: Iommu = "intel"
+    iommu_options: Mapping[str, object] = field(default_factory=dict)  # properties of QEMU's device
+    accelerator: Accelerator = "auto"
+    share_memory: bool = True  # off only to see it refused
+    devices: tuple[Path, ...] = ()  # sockets of vfio-user servers
+    kernel_args: tuple[str, ...] = ()
+    qemu_args: tuple[str, ...] = ()
+    console: Console = "file"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.memory < 128 << 20 or self.memory % _PAGE:
+            raise Misconfigured(
+                f"Guest memory of {self.memory} bytes: give at least 128 MiB, in whole pages."
+            )
+        if self.cpus < 1:
+            raise Misconfigured(f"A machine with {self.cpus} CPUs: give at least 1.")
+        if self.iommu not in IOMMUS:
+            raise Misconfigured(
+                f"There is no IOMMU called {self.iommu}.", f"Choose one of {', '.join(IOMMUS)}."
+            )
+        if len(self.devices) > _LAST_DEVICE_SLOT - _FIRST_DEVICE_SLOT + 1:
+            raise Misconfigured(f"{len(self.devices)} devices do not fit on one PCI bus.")
+
+
+@dataclass(frozen=True)
+class Plumbing:
+    """What a command line needs to know of this host and this start."""
+
+    kernel: Path
+    initramfs: Path
+    console_log: Path
+    accelerator: Literal["kvm", "tcg"]
+    qmp_fd: int
+    agent_fd: int
+
+
+def arguments(config: MachineConfig, plumbing: Plumbing) -> list[str]:
+    """The arguments after the program's name. The machine starts paused."""
+    return [
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-S"),
+        *("-display", "none", "-vga", "none"),
+        *_platform(config, plumbing),
+        *_kernel(config, plumbing),
+        *_monitor(plumbing),
+        *_console(config, plumbing),
+        *_iommu(config),
+        *_agent(plumbing),
+        *_devices(config),
+        *config.qemu_args,
+    ]
+
+
+def _platform(config: MachineConfig, plumbing: Plumbing) -> list[str]:
+    machine = "q35,memory-backend=ram,vmport=off,hpet=off"
+    if plumbing.accelerator == "kvm" and config.iommu != "none":
+        machine += ",kernel-irqchip=split"  # the IOMMU remaps interrupts
+    return [
+        *("-machine", machine),
+        *("-accel", plumbing.accelerator),
+        # A fifth level of page tables would only slow emulation down.
+        *("-cpu", "max,la57=off"),
+        *("-smp", str(config.cpus)),
+        *("-m", f"{config.memory}B"),
+        "-object",
+        _json(
+            {
+                **{"qom-type": "memory-backend-memfd", "id": "ram"},
+                **{"size": config.memory, "share": config.share_memory},
+            }
+        ),
+    ]
+
+
+def _kernel(config: MachineConfig, plumbing: Plumbing) -> list[str]:
+    words = (
+        # A panic ends the machine: -no-reboot turns its restart into an exit.
+        *("console=ttyS0", "panic=-1", "loglevel=5", "mitigations=off"),
+        *_KERNEL_ARGS[config.iommu],
+        *config.kernel_args,
+    )
+    return [
+        *("-kernel", str(plumbing.kernel)),
+        *("-initrd", str(plumbing.initramfs)),
+        *("-append", " ".join(words)),
+    ]
+
+
+def _monitor(plumbing: Plumbing) -> list[str]:
+    return [
+        *("-chardev", f"socket,id=qmp,fd={plumbing.qmp_fd}"),
+        *("-qmp", "chardev:qmp"),
+    ]
+
+
+def _console(config: MachineConfig, plumbing: Plumbing) -> list[str]:
+    log = str(plumbing.console_log).replace(",", ",,")
+    chardev = f"file,id=console,path={log}"
+    if config.console == "stdio":
+        # Ctrl-C belongs to the guest; Ctrl-A X ends QEMU.
+        chardev = f"stdio,id=console,signal=off,mux=on,logfile={log}"
+    return ["-chardev", chardev, "-serial", "chardev:console"]
+
+
+def _iommu(config: MachineConfig) -> list[str]:
+    if config.iommu == "none":
+        return []
+    properties = {**_IOMMU_DEVICES[config.iommu], "id": "iommu", **config.iommu_options}
+    return ["-device", _json(properties)]
+
+
+def _agent(plumbing: Plumbing) -> list[str]:
+    port = {"driver": "virtserialport", "chardev": "agent", "name": AGENT_PORT}
+    return [
+        *("-chardev", f"socket,id=agent,fd={plumbing.agent_fd}"),
+        *("-device", _json({"driver": "virtio-serial-pci", "addr": "03.0"})),
+        *("-device", _json(port)),
+    ]
+
+
+def _devices(config: MachineConfig) -> list[str]:
+    words = []
+    for slot, socket in enumerate(config.devices, _FIRST_DEVICE_SLOT):
+        properties = {
+            **{"driver": "vfio-user-pci", "id": f"vdxgk{slot - _FIRST_DEVICE_SLOT}"},
+            **{"socket": {"type": "unix", "path": str(socket)}, "addr": f"{slot:02x}.0"},
+        }
+        words += ["-device", _json(properties)]
+    return words
+
+
+def _json(properties: Mapping[str, object]) -> str:
+    return json.dumps(properties)
