@@ -1,0 +1,89 @@
+"""The header is the definition: Python's declarations are compared with it."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+from vdxgk.channel import layout
+from vdxgk.memory import ddi
+
+HEADER = Path(__file__).parents[3] / "kernel_stub/include/vdxgk_channel.h"
+DDI_HEADER = HEADER.with_name("vdxgk_ddi.h")
+
+
+def structures(module: object) -> dict[str, type[ctypes.LittleEndianStructure]]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, ctypes.LittleEndianStructure)
+        and value is not ctypes.LittleEndianStructure
+        and not name.startswith("_")
+    }
+
+
+def fields(kind: type[ctypes.Structure]) -> list[str]:
+    return [field[0] for field in kind._fields_]  # type: ignore[misc]
+
+
+def snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def expressions() -> dict[str, int]:
+    """C expressions over the headers, with the values that Python believes in."""
+    wanted: dict[str, int] = {}
+    for name, value in vars(layout).items():
+        if name.isupper() and isinstance(value, int):
+            wanted[f"VDXGK_{name}"] = value
+    for name, kind in structures(layout).items():
+        c_name = f"struct vdxgk_{snake(name)}"
+        wanted[f"sizeof({c_name})"] = ctypes.sizeof(kind)
+        for field in fields(kind):
+            wanted[f"offsetof({c_name}, {field})"] = getattr(kind, field).offset
+    for name, kind in structures(ddi).items():
+        c_name = f"DXGKARGCB_{snake(name).upper()}"
+        wanted[f"sizeof({c_name})"] = ctypes.sizeof(kind)
+        for field in fields(kind):
+            if field not in ("u", "Padding"):
+                wanted[f"offsetof({c_name}, {field})"] = getattr(kind, field).offset
+    for union in ("Mdl", "ContiguousMemory", "Section", "IOSpace"):
+        kind = type(getattr(ddi.CreatePhysicalMemoryObject(), union))
+        for field in fields(kind):
+            if not field.startswith("Padding"):
+                wanted[f"offsetof(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT, u.{union}.{field})"] = (
+                    getattr(ddi.CreatePhysicalMemoryObject, union).offset
+                    + getattr(kind, field).offset
+                )
+    return wanted
+
+
+def test_python_and_c_agree(tmp_path: Path, c_compiler: list[str]) -> None:
+    wanted = expressions()
+    assert len(wanted) > 200
+    lines = ",\n".join(f"(unsigned long long)({expression})" for expression in wanted)
+    source = tmp_path / "layout.c"
+    source.write_text(
+        f'#include "{HEADER}"\n#include "{DDI_HEADER}"\n#define offsetof __builtin_offsetof\n'
+        f"const unsigned long long values[] = {{\n{lines}\n}};\n"
+    )
+    object_file = tmp_path / "layout.o"
+    subprocess.run([*c_compiler, "-c", source, "-o", object_file], check=True)
+    data = tmp_path / "values"
+    subprocess.run(
+        ["objcopy", "-O", "binary", "--only-section=.rodata", object_file, data], check=True
+    )
+    values = memoryview(data.read_bytes()).cast("Q")
+    found = dict(zip(wanted, values, strict=True))
+    assert found == wanted
+
+
+def test_every_constant_and_structure_of_the_header_is_declared() -> None:
+    text = HEADER.read_text()
+    constants = set(re.findall(r"#define VDXGK_(\w+) ", text)) - {"CHANNEL_H"}
+    assert constants == {name for name, value in vars(layout).items() if name.isupper()}
+    names = set(re.findall(r"^struct vdxgk_(\w+) \{", text, re.MULTILINE))
+    assert names == {snake(name) for name in structures(layout)}
