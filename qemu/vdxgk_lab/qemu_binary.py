@@ -1,5 +1,6 @@
 """Which QEMU to use: the user's if it is new enough, else the sysroot's."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -35,14 +36,22 @@ def find(cache: Cache, reporter: Reporter) -> QemuBinary:
     Raises Misconfigured if `$QEMU` will not do, SetupError if the sysroot
     cannot be had.
     """
+    return _of_host() or from_tree(trees.ensure(trees.QEMU, cache, reporter))
+
+
+def find_installed(cache: Cache) -> QemuBinary | None:
+    """As :func:`find`, but None where that would download."""
+    tree = cache.path(trees.QEMU.name, trees.QEMU.key)
+    return _of_host() or (from_tree(Tree(tree)) if tree.is_dir() else None)
+
+
+def _of_host() -> QemuBinary | None:
     if chosen := os.environ.get("QEMU"):
         return check((chosen,), f"QEMU={chosen}")
     if on_path := shutil.which(_PROGRAM):
-        try:
+        with contextlib.suppress(Misconfigured):  # distributions have older ones
             return check((on_path,), on_path)
-        except Misconfigured as error:
-            reporter.note(f"{error.message} Using the sysroot's instead.")
-    return from_tree(trees.ensure(trees.QEMU, cache, reporter))
+    return None
 
 
 def check(command: tuple[str, ...], origin: str) -> QemuBinary:

@@ -1,0 +1,68 @@
+"""`vdxgk boot`."""
+
+import sys
+
+import click
+
+from vdxgk.cli import Size
+from vdxgk_lab import artifacts
+from vdxgk_lab.command_line import IOMMUS, Iommu, MachineConfig
+from vdxgk_lab.device_process import DeviceProcess
+from vdxgk_lab.machine import Machine
+from vdxgk_lab.run_directory import RunDirectory
+
+
+@click.command()
+@click.option("--memory", type=Size(), default="1G", show_default=True, help="Guest memory.")
+@click.option("--cpus", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--iommu", type=click.Choice(IOMMUS), default="intel", show_default=True)
+@click.option(
+    "--dma-bits",
+    type=click.IntRange(28, 64),
+    default=32,
+    show_default=True,
+    help="Width of the addresses that the device can emit.",
+)
+@click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    envvar="ACCEL",
+    default="auto",
+    show_default=True,
+    help="auto takes KVM where it runs guests.",
+)
+@click.option("--kernel-arg", "kernel_args", multiple=True, help="For the guest's command line.")
+@click.option("--qemu-arg", "qemu_args", multiple=True, help="One more word for QEMU's.")
+def boot(
+    *,
+    memory: int,
+    cpus: int,
+    iommu: Iommu,
+    dma_bits: int,
+    accelerator: str,
+    kernel_args: tuple[str, ...],
+    qemu_args: tuple[str, ...],
+) -> None:
+    """Boot a guest with the device, and give its console.
+
+    A shell runs there, with dxgkctl to drive the stub. `exit` ends the
+    machine, and so does Ctrl-A X.
+    """
+    made = artifacts.prepare()
+    with (
+        RunDirectory("boot") as run,
+        DeviceProcess(run.path, ["--dma-bits", str(dma_bits)]) as device,
+    ):
+        config = MachineConfig(
+            memory=memory,
+            cpus=cpus,
+            iommu=iommu,
+            accelerator=accelerator,  # type: ignore[arg-type] # click checked it
+            devices=(device.socket,),
+            kernel_args=("vdxgk_shell=yes", *kernel_args),
+            qemu_args=qemu_args,
+            console="stdio",
+        )
+        with Machine(config, made, run.path) as machine:
+            status = machine.wait()
+    sys.exit(status)
