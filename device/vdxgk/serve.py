@@ -30,8 +30,7 @@ def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd
     try:
         control = ControlServer(control_path, commands(adapter))
     except BaseException:
-        server.stop()
-        server.serve()
+        server.close()
         raise
 
     def stop(number: int, frame: FrameType | None) -> None:
