@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * /dev/vdxgkN: the escape's carrier, and the shim's own services.
+ *
+ * A file may outlive its device; then every ioctl answers -ENODEV.  Objects
+ * belong to the adapter, not to the file.
+ */
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "vdxgk.h"
+
+#define WAIT_MAX_MS 60000
+
+static int vdxgk_open(struct inode *inode, struct file *file)
+{
+	struct vdxgk_device *dev =
+		container_of(file->private_data, struct vdxgk_device, misc);
+
+	kref_get(&dev->ref);
+	file->private_data = dev;
+	return nonseekable_open(inode, file);
+}
+
+static int vdxgk_release(struct inode *inode, struct file *file)
+{
+	vdxgk_device_put(file->private_data);
+	return 0;
+}
+
+/* Called with dev->lock held. */
+static void escape(struct vdxgk_device *dev, void *data,
+		   struct vdxgk_ioctl_escape *request)
+{
+	DXGKARG_ESCAPE args = {
+		.pPrivateDriverData = data,
+		.PrivateDriverDataSize = request->size,
+	};
+
+	dev->callback_status = STATUS_SUCCESS;
+	vdxgk_ddi_enter(dev);
+	request->status =
+		vdxgk_miniport.DxgkDdiEscape((HANDLE)dev->miniport, &args);
+	vdxgk_ddi_leave(dev);
+	request->callback_status = dev->callback_status;
+}
+
+static long ioctl_escape(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_escape request;
+	void __user *user_data;
+	void *data;
+	long ret;
+
+	if (copy_from_user(&request, user, sizeof(request)))
+		return -EFAULT;
+	if (request.size < sizeof(struct vdxgk_escape) ||
+	    request.size > sizeof(struct vdxgk_escape) + VDXGK_ESCAPE_MAX_DATA)
+		return -EINVAL;
+	user_data = u64_to_user_ptr((u64)request.data);
+	data = kvmalloc(request.size, GFP_KERNEL);
+	if (!data)
+		return -ENOMEM;
+	ret = -EFAULT;
+	if (copy_from_user(data, user_data, request.size))
+		goto free;
+	ret = mutex_lock_killable(&dev->lock);
+	if (ret)
+		goto free;
+	ret = dev->gone ? -ENODEV : 0;
+	if (!ret)
+		escape(dev, data, &request);
+	mutex_unlock(&dev->lock);
+	if (ret)
+		goto free;
+	if (copy_to_user(user_data, data, request.size) ||
+	    copy_to_user(user, &request, sizeof(request)))
+		ret = -EFAULT;
+free:
+	kvfree(data);
+	return ret;
+}
+
+static long ioctl_engine_wait(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_engine_wait wait;
+	long ret;
+
+	if (copy_from_user(&wait, user, sizeof(wait)))
+		return -EFAULT;
+	ret = wait_event_interruptible_timeout(
+		dev->engine_wait,
+		READ_ONCE(dev->gone) ||
+			atomic64_read(&dev->engine_interrupts) != wait.seen,
+		msecs_to_jiffies(min_t(u32, wait.timeout_ms, WAIT_MAX_MS)));
+	if (ret < 0)
+		return ret;
+	if (READ_ONCE(dev->gone))
+		return -ENODEV;
+	wait.seen = atomic64_read(&dev->engine_interrupts);
+	return copy_to_user(user, &wait, sizeof(wait)) ? -EFAULT : 0;
+}
+
+/* The rest is called with dev->lock held, and the device there. */
+
+static long ioctl_object_runs(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_object_runs request;
+	const struct vdxgk_object *object;
+
+	if (copy_from_user(&request, user, sizeof(request)))
+		return -EFAULT;
+	object = vdxgk_object_find(dev, request.object);
+	if (!object)
+		return -ENOENT;
+	request.total = object->run_count;
+	request.size = object->size;
+	request.first = min(request.first, object->run_count);
+	request.count = min(request.count, object->run_count - request.first);
+	if (copy_to_user(u64_to_user_ptr((u64)request.runs),
+			 object->runs + request.first,
+			 request.count * sizeof(*object->runs)))
+		return -EFAULT;
+	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
+}
+
+static long ioctl_canary(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_canary report;
+
+	vdxgk_memory_scan(dev, &report);
+	return copy_to_user(user, &report, sizeof(report)) ? -EFAULT : 0;
+}
+
+static long ioctl_sabotage(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_sabotage request;
+
+	if (copy_from_user(&request, user, sizeof(request)))
+		return -EFAULT;
+	return vdxgk_sabotage_arm(dev, request.kind, request.page);
+}
+
+static u32 list_length(const struct list_head *list)
+{
+	const struct list_head *at;
+	u32 length = 0;
+
+	list_for_each(at, list)
+		length++;
+	return length;
+}
+
+static long ioctl_status(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_memory *memory = &dev->memory;
+	struct vdxgk_ioctl_status status = {
+		.adapter = dev->start.adapter,
+		.highest_visible = dev->highest_visible,
+		.highest_ram = dev->highest_ram,
+		.logical_start = dev->start.logical_start,
+		.logical_end = dev->start.logical_end,
+		.donated = memory->donated << PAGE_SHIFT,
+		.free = (memory->donated - memory->used) << PAGE_SHIFT,
+		.faults = vdxgk_register_read(dev, VDXGK_REG_FAULT_COUNT),
+		.events = READ_ONCE(dev->events.total),
+		.engine_interrupts = atomic64_read(&dev->engine_interrupts),
+		.channel_interrupts = READ_ONCE(dev->channel.interrupts),
+		.requests = READ_ONCE(dev->channel.requests),
+		.doorbells = READ_ONCE(dev->channel.doorbells),
+		.mode = dev->start.mode,
+		.iommu = dev->domain.domain ? VDXGK_IOMMU_TRANSLATED :
+					      VDXGK_IOMMU_NONE,
+		.iommu_caps = dev->iommu_caps.Value,
+		.dma_bits = dev->cap.dma_bits,
+		.objects = list_length(&dev->objects),
+		.adls = list_length(&dev->adls),
+		.views = list_length(&dev->views),
+		.dead = READ_ONCE(dev->channel.dead),
+	};
+
+	return copy_to_user(user, &status, sizeof(status)) ? -EFAULT : 0;
+}
+
+static long ioctl_events(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_events *events;
+	long ret;
+
+	events = kzalloc(sizeof(*events), GFP_KERNEL);
+	if (!events)
+		return -ENOMEM;
+	vdxgk_events_read(dev, events);
+	ret = copy_to_user(user, events, sizeof(*events)) ? -EFAULT : 0;
+	kfree(events);
+	return ret;
+}
+
+static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
+			 void __user *user)
+{
+	switch (command) {
+	case VDXGK_IOCTL_OBJECT_RUNS:
+		return ioctl_object_runs(dev, user);
+	case VDXGK_IOCTL_CANARY:
+		return ioctl_canary(dev, user);
+	case VDXGK_IOCTL_SABOTAGE:
+		return ioctl_sabotage(dev, user);
+	case VDXGK_IOCTL_STATUS:
+		return ioctl_status(dev, user);
+	case VDXGK_IOCTL_EVENTS:
+		return ioctl_events(dev, user);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static long vdxgk_ioctl(struct file *file, unsigned int command,
+			unsigned long argument)
+{
+	struct vdxgk_device *dev = file->private_data;
+	void __user *user = (void __user *)argument;
+	long ret;
+
+	if (command == VDXGK_IOCTL_ESCAPE)
+		return ioctl_escape(dev, user);
+	if (command == VDXGK_IOCTL_ENGINE_WAIT)
+		return ioctl_engine_wait(dev, user);
+	ret = mutex_lock_killable(&dev->lock);
+	if (ret)
+		return ret;
+	ret = dev->gone ? -ENODEV : locked_ioctl(dev, command, user);
+	mutex_unlock(&dev->lock);
+	return ret;
+}
+
+static const struct file_operations vdxgk_file_operations = {
+	.owner = THIS_MODULE,
+	.open = vdxgk_open,
+	.release = vdxgk_release,
+	.unlocked_ioctl = vdxgk_ioctl,
+};
+
+int vdxgk_chardev_add(struct vdxgk_device *dev)
+{
+	snprintf(dev->name, sizeof(dev->name), "vdxgk%d", dev->id);
+	dev->misc.minor = MISC_DYNAMIC_MINOR;
+	dev->misc.name = dev->name;
+	dev->misc.mode = 0600;
+	dev->misc.parent = &dev->pdev->dev;
+	dev->misc.fops = &vdxgk_file_operations;
+	return misc_register(&dev->misc);
+}
+
+void vdxgk_chardev_remove(struct vdxgk_device *dev)
+{
+	misc_deregister(&dev->misc);
+}

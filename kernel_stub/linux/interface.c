@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * DXGKRNL_INTERFACE: the callbacks, as the miniport sees them.
+ *
+ * Most have no argument that says for which adapter they are, since Windows
+ * needs none.  They come only from within a DDI call, so they belong to the
+ * adapter whose DDI this thread is in.
+ */
+#include <linux/io.h>
+
+#include "vdxgk.h"
+
+static LIST_HEAD(callers); /* devices that are within a DDI call */
+static DEFINE_SPINLOCK(callers_lock);
+
+/* Called with dev->lock held. */
+void vdxgk_ddi_enter(struct vdxgk_device *dev)
+{
+	lockdep_assert_held(&dev->lock);
+	spin_lock(&callers_lock);
+	dev->ddi_caller = current;
+	list_add(&dev->ddi_link, &callers);
+	spin_unlock(&callers_lock);
+}
+
+void vdxgk_ddi_leave(struct vdxgk_device *dev)
+{
+	spin_lock(&callers_lock);
+	list_del(&dev->ddi_link);
+	dev->ddi_caller = NULL;
+	spin_unlock(&callers_lock);
+}
+
+/* The adapter whose DDI this thread is in, or NULL. */
+struct vdxgk_device *vdxgk_ddi_device(void)
+{
+	struct vdxgk_device *dev, *found = NULL;
+
+	spin_lock(&callers_lock);
+	list_for_each_entry(dev, &callers, ddi_link)
+		if (dev->ddi_caller == current)
+			found = dev;
+	spin_unlock(&callers_lock);
+	return found;
+}
+
+/* A callback that returns nothing: Windows would stop where this fails. */
+static void note(struct vdxgk_device *dev, const char *name, NTSTATUS status)
+{
+	dev->callback_status = status;
+	if (!NT_SUCCESS(status))
+		dev_warn_ratelimited(&dev->pdev->dev, "%s: %#x (%s)\n", name,
+				     status, vdxgk_status_name(status));
+}
+
+/* ---- Physical memory ----------------------------------------------------- */
+
+static NTSTATUS
+cb_create_object(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? vdxgk_object_create(dev, args) :
+		     STATUS_INVALID_DEVICE_STATE;
+}
+
+static void
+cb_destroy_object(const DXGKARGCB_DESTROY_PHYSICAL_MEMORY_OBJECT *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	if (dev)
+		note(dev, "DestroyPhysicalMemoryObject",
+		     vdxgk_object_destroy(dev, args));
+}
+
+static NTSTATUS cb_map(DXGKARGCB_MAP_PHYSICAL_MEMORY *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? vdxgk_view_map(dev, args) : STATUS_INVALID_DEVICE_STATE;
+}
+
+static void cb_unmap(const DXGKARGCB_UNMAP_PHYSICAL_MEMORY *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	if (dev)
+		note(dev, "UnmapPhysicalMemory", vdxgk_view_unmap(dev, args));
+}
+
+static NTSTATUS cb_allocate_adl(DXGKARGCB_ALLOCATE_ADL *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? vdxgk_adl_allocate(dev, args) :
+		     STATUS_INVALID_DEVICE_STATE;
+}
+
+static void cb_free_adl(const DXGKARGCB_FREE_ADL *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	if (dev)
+		note(dev, "FreeAdl", vdxgk_adl_free(dev, args));
+}
+
+static NTSTATUS cb_open_object(DXGKARGCB_OPEN_PHYSICAL_MEMORY_OBJECT *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? vdxgk_object_open(dev, args) :
+		     STATUS_INVALID_DEVICE_STATE;
+}
+
+static void cb_close_object(const DXGKARGCB_CLOSE_PHYSICAL_MEMORY_OBJECT *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	if (dev)
+		note(dev, "ClosePhysicalMemoryObject",
+		     vdxgk_object_close(dev, args));
+}
+
+/* ---- Registers and memory behind BARs ------------------------------------ */
+
+static bool within_bar(struct pci_dev *pdev, u64 start, u64 length)
+{
+	unsigned int bar;
+
+	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++) {
+		u64 first = pci_resource_start(pdev, bar);
+		u64 size = pci_resource_len(pdev, bar);
+
+		if (pci_resource_flags(pdev, bar) & IORESOURCE_MEM &&
+		    start >= first && start - first < size &&
+		    length <= size - (start - first))
+			return true;
+	}
+	return false;
+}
+
+static NTSTATUS cb_map_memory(HANDLE device_handle, PHYSICAL_ADDRESS address,
+			      ULONG length, BOOLEAN in_io_space,
+			      BOOLEAN map_to_user_mode,
+			      MEMORY_CACHING_TYPE cache_type, PVOID *virtual)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+	void __iomem *mapped;
+
+	*virtual = NULL;
+	if (!dev || device_handle != dev->interface.DeviceHandle)
+		return STATUS_INVALID_PARAMETER;
+	if (in_io_space || map_to_user_mode)
+		return STATUS_NOT_SUPPORTED;
+	if (!length || !within_bar(dev->pdev, address.QuadPart, length))
+		return STATUS_INVALID_PARAMETER;
+	switch (cache_type) {
+	case MmNonCached:
+		mapped = ioremap(address.QuadPart, length);
+		break;
+	case MmCached:
+		mapped = ioremap_cache(address.QuadPart, length);
+		break;
+	case MmWriteCombined:
+		mapped = ioremap_wc(address.QuadPart, length);
+		break;
+	default:
+		return STATUS_INVALID_PARAMETER;
+	}
+	*virtual = (__force void *)mapped;
+	return mapped ? STATUS_SUCCESS : STATUS_INSUFFICIENT_RESOURCES;
+}
+
+static NTSTATUS cb_unmap_memory(HANDLE device_handle, PVOID virtual)
+{
+	if (!virtual)
+		return STATUS_INVALID_PARAMETER;
+	iounmap((__force void __iomem *)virtual);
+	return STATUS_SUCCESS;
+}
+
+/* The table of a WDDM 2.9 Dxgkrnl, for the adapter that has been started. */
+void vdxgk_interface_fill(struct vdxgk_device *dev)
+{
+	dev->interface = (DXGKRNL_INTERFACE){
+		.Size = DXGKRNL_INTERFACE_SIZE_WDDM2_9,
+		.Version = DXGKDDI_INTERFACE_VERSION_WDDM2_9,
+		.DeviceHandle = (HANDLE)(uintptr_t)dev->start.adapter,
+		.DxgkCbMapMemory = cb_map_memory,
+		.DxgkCbUnmapMemory = cb_unmap_memory,
+		.DxgkCbCreatePhysicalMemoryObject = cb_create_object,
+		.DxgkCbDestroyPhysicalMemoryObject = cb_destroy_object,
+		.DxgkCbMapPhysicalMemory = cb_map,
+		.DxgkCbUnmapPhysicalMemory = cb_unmap,
+		.DxgkCbAllocateAdl = cb_allocate_adl,
+		.DxgkCbFreeAdl = cb_free_adl,
+		.DxgkCbOpenPhysicalMemoryObject = cb_open_object,
+		.DxgkCbClosePhysicalMemoryObject = cb_close_object,
+	};
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * DriverEntry and the life cycle of the adapter: AddDevice, the questions
+ * that Dxgkrnl asks before it starts the adapter, StartDevice, StopDevice,
+ * RemoveDevice.
+ */
+#include "miniport.h"
+
+static NTSTATUS miniport_add_device(DEVICE_OBJECT *pdo, PVOID *context)
+{
+	struct miniport *mp;
+	NTSTATUS status;
+
+	*context = (PVOID)0;
+	mp = ExAllocatePool2(POOL_FLAG_NON_PAGED, sizeof(*mp),
+			     MINIPORT_POOL_TAG);
+	if (!mp)
+		return STATUS_NO_MEMORY;
+	status = VdxgkQueryBusInterface(pdo, &mp->bus);
+	if (!NT_SUCCESS(status))
+		goto free;
+	status = miniport_find_device(mp);
+	if (!NT_SUCCESS(status))
+		goto dereference;
+	*context = mp;
+	return STATUS_SUCCESS;
+
+dereference:
+	mp->bus.InterfaceDereference(mp->bus.Context);
+free:
+	ExFreePoolWithTag(mp, MINIPORT_POOL_TAG);
+	return status;
+}
+
+static NTSTATUS miniport_remove_device(PVOID context)
+{
+	struct miniport *mp = context;
+
+	mp->bus.InterfaceDereference(mp->bus.Context);
+	ExFreePoolWithTag(mp, MINIPORT_POOL_TAG);
+	return STATUS_SUCCESS;
+}
+
+/*
+ * Asked after AddDevice and before StartDevice: there is no Dxgkrnl interface
+ * and no register yet, only the configuration space.
+ *
+ * The adapter supports DMA remapping. IOMMU isolation is another feature,
+ * whose bits must equal those of DXGK_VIDMMCAPS, and which obliges the driver
+ * to offer exclusive access: it is not claimed.
+ */
+static NTSTATUS
+miniport_query_adapter_info(HANDLE context,
+			    const DXGKARG_QUERYADAPTERINFO *query)
+{
+	struct miniport *mp = context;
+
+	switch (query->Type) {
+	case DXGKQAITYPE_PHYSICAL_MEMORY_CAPS: {
+		DXGK_PHYSICAL_MEMORY_CAPS caps = { 0 };
+		unsigned int bits = mp->cap.dma_bits;
+
+		if (query->OutputDataSize < sizeof(caps))
+			return STATUS_BUFFER_TOO_SMALL;
+		caps.HighestVisibleAddress.QuadPart =
+			(LONGLONG)(~0ull >> (64 - bits));
+		__builtin_memcpy(query->pOutputData, &caps, sizeof(caps));
+		return STATUS_SUCCESS;
+	}
+	case DXGKQAITYPE_IOMMU_CAPS: {
+		DXGK_IOMMU_CAPS caps = { .Value = 0 };
+
+		if (query->OutputDataSize < sizeof(caps))
+			return STATUS_BUFFER_TOO_SMALL;
+		caps.Bits.DmaRemappingSupported = 1;
+		__builtin_memcpy(query->pOutputData, &caps, sizeof(caps));
+		return STATUS_SUCCESS;
+	}
+	default:
+		return STATUS_NOT_SUPPORTED;
+	}
+}
+
+static NTSTATUS miniport_start_device(PVOID context, DXGK_START_INFO *info,
+				      DXGKRNL_INTERFACE *dxgkrnl,
+				      ULONG *sources, ULONG *children)
+{
+	struct miniport *mp = context;
+	SIZE_T size = dxgkrnl->Size;
+	NTSTATUS status;
+
+	(void)info;
+	if (size > sizeof(mp->dxgkrnl))
+		size = sizeof(mp->dxgkrnl);
+	__builtin_memset(&mp->dxgkrnl, 0, sizeof(mp->dxgkrnl));
+	__builtin_memcpy(&mp->dxgkrnl, dxgkrnl, size);
+	if (!MINIPORT_HAS(mp, DxgkCbMapMemory) ||
+	    !MINIPORT_HAS(mp, DxgkCbUnmapMemory))
+		return STATUS_NOT_SUPPORTED;
+
+	status = miniport_engine_start(mp);
+	if (!NT_SUCCESS(status))
+		return status;
+	mp->started = 1;
+	*sources = 0;
+	*children = 0;
+	return STATUS_SUCCESS;
+}
+
+static NTSTATUS miniport_stop_device(PVOID context)
+{
+	struct miniport *mp = context;
+
+	if (!mp->started)
+		return STATUS_SUCCESS;
+	mp->started = 0;
+	miniport_release_views(mp);
+	miniport_release_memory(mp);
+	miniport_engine_stop(mp);
+	return STATUS_SUCCESS;
+}
+
+NTSTATUS DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry_path)
+{
+	DRIVER_INITIALIZATION_DATA data = {
+		.Version = DXGKDDI_INTERFACE_VERSION_WDDM2_9,
+		.DxgkDdiAddDevice = miniport_add_device,
+		.DxgkDdiStartDevice = miniport_start_device,
+		.DxgkDdiStopDevice = miniport_stop_device,
+		.DxgkDdiRemoveDevice = miniport_remove_device,
+		.DxgkDdiQueryAdapterInfo = miniport_query_adapter_info,
+		.DxgkDdiEscape = miniport_escape,
+	};
+
+	return DxgkInitialize(driver, registry_path, &data);
+}
