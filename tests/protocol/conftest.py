@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pyvfio_user import Client, DmaPolicy
 
-from .rig import Raw, Rig, RigMaker, open_descriptors
+from .rig import Asker, Raw, Rig, RigMaker, open_descriptors
 
 
 @pytest.fixture
@@ -46,3 +46,29 @@ def raw(rig: Rig) -> Iterator[Raw]:
     raw.negotiate()
     yield raw
     raw.close()
+
+
+@pytest.fixture(params=["client", "raw"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[Rig], Asker]]:
+    """Connect to a rig, by our client and then, in a test of its own, by the raw socket."""
+    askers: list[Asker] = []
+
+    def connect(rig: Rig) -> Asker:
+        peer: Client | Raw = Client(rig.path) if request.param == "client" else Raw(rig.path)
+        peer.negotiate()
+        askers.append(Asker(peer))
+        return askers[-1]
+
+    yield connect
+    for asker in askers:
+        asker.close()
+
+
+@pytest.fixture
+def ask(rig: Rig, connect: Callable[[Rig], Asker]) -> Asker:
+    return connect(rig)
+
+
+@pytest.fixture
+def ask_strict(make_rig: RigMaker, connect: Callable[[Rig], Asker]) -> Asker:
+    return connect(make_rig(policy="strict"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pyvfio_user import (
     Bar,
+    Client,
     ConfigSpace,
     Device,
     DeviceObserver,
@@ -152,10 +153,13 @@ class Raw:
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(30)
+        self.received: list[int] = []
         self.socket.connect(path)
 
     def close(self) -> None:
         self.socket.close()
+        for descriptor in self.received:
+            os.close(descriptor)
 
     def send(self, data: bytes, descriptors: tuple[int, ...] = ()) -> None:
         ancillary = (
@@ -164,7 +168,8 @@ class Raw:
             else []
         )
         sent = self.socket.sendmsg([data], ancillary)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):
+            self.socket.sendall(data[sent:])
 
     def message(
         self,
@@ -181,9 +186,11 @@ class Raw:
         self.send(header + payload, descriptors)
 
     def exactly(self, count: int) -> bytes:
+        """Receive so many bytes; descriptors that come along are kept in `received`."""
         data = b""
         while len(data) < count:
-            part = self.socket.recv(count - len(data))
+            part, descriptors, _, _ = socket.recv_fds(self.socket, count - len(data), 16)
+            self.received += descriptors
             if not part:
                 raise EOFError
             data += part
@@ -209,6 +216,32 @@ class Raw:
 
     def at_end(self) -> bool:
         return self.socket.recv(1) == b""
+
+
+class Asker:
+    """Asks one thing at a time, by our client or by the raw socket."""
+
+    def __init__(self, peer: Client | Raw) -> None:
+        self._peer = peer
+        self.received: list[int] = []
+
+    def __call__(
+        self, command: int, payload: bytes = b"", descriptors: tuple[int, ...] = ()
+    ) -> tuple[int, bytes]:
+        """Return errno and payload; descriptors that came are in `received`."""
+        if isinstance(self._peer, Raw):
+            answer = self._peer.ask(command, payload, descriptors=descriptors)
+            self.received = self._peer.received
+            return answer
+        reply = self._peer.call(command, payload, descriptors)
+        self.received += reply.descriptors
+        return reply.error, reply.payload
+
+    def close(self) -> None:
+        if isinstance(self._peer, Client):
+            while self.received:
+                os.close(self.received.pop())
+        self._peer.close()
 
 
 def open_descriptors() -> int:
