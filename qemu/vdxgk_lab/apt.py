@@ -51,11 +51,12 @@ def mirror() -> str:
     """
     if uri := os.environ.get("VDXGK_DEBIAN_MIRROR"):
         return uri
-    listing = processes.output(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN)\t$(RELEASE)\t$(REPO_URI)"]
-    )
-    if uri := choose_mirror(listing, host.is_debian()):
-        return uri
+    ask = ["apt-get", "indextargets", "--format", "$(ORIGIN)\t$(RELEASE)\t$(REPO_URI)"]
+    # Without release information, apt lists also what was never downloaded,
+    # as on a host where `apt-get update` has yet to run.
+    for options in ([], ["-o", "APT::Get::IndexTargets::ReleaseInfo=false"]):
+        if uri := choose_mirror(processes.output(ask + options), host.is_debian()):
+            return uri
     raise SetupError(
         "the host's apt names no Debian archive.",
         "Set VDXGK_DEBIAN_MIRROR to the URI of one.",
@@ -65,12 +66,12 @@ def mirror() -> str:
 def choose_mirror(listing: str, host_is_debian: bool) -> str:
     """Pick from lines of origin, release and URI, separated by tabs; "" if none fits.
 
-    The origin is empty before the host's first `apt-get update`; then the
+    apt leaves the word as it is where it does not know the origin; then the
     archive is Debian's if the host is.
     """
     for line in listing.splitlines():
         origin, release, uri = line.split("\t")
-        ours = origin == "Debian" or (origin == "" and host_is_debian)
+        ours = origin == "Debian" or (origin == "$(ORIGIN)" and host_is_debian)
         if ours and not release.endswith(("-security", "-backports")) and "/updates" not in release:
             return uri.rstrip("/")
     return ""

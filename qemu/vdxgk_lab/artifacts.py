@@ -4,7 +4,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdxgk_lab import host, initramfs, qemu_binary, trees
+from vdxgk_lab import host, initramfs, qemu_binary, stub_build, trees
 from vdxgk_lab.cache import Cache
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Reporter
@@ -36,6 +36,9 @@ def prepare(cache: Cache | None = None, reporter: Reporter | None = None) -> Art
     qemu = qemu_binary.find(cache, reporter)
     tree = trees.ensure(trees.GUEST_6_12, cache, reporter)
     payload = initramfs.Payload()
+    if (stub_build.sources() / "dxgkctl/Makefile").exists():
+        stub = stub_build.ensure(tree, cache, reporter)
+        payload = initramfs.Payload(programs=(stub.control,), modules=(stub.module,))
     return Artifacts(
         qemu=qemu,
         kernel_release=tree.kernel_release,

@@ -81,6 +81,12 @@ class Machine:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """QEMU's process number."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def console(self) -> str:
         """What the guest wrote to its console so far."""
         try:

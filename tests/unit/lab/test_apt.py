@@ -1,0 +1,89 @@
+"""Choosing a mirror, and the private configuration."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vdxgk_lab import apt, host
+from vdxgk_lab.apt import AptRoot, choose_mirror
+from vdxgk_lab.errors import SetupError
+from vdxgk_lab.progress import Silent
+
+DEBIAN = "Debian\tbookworm\thttp://mirror.test/debian/"
+SECURITY = "Debian\tbookworm-security\thttp://mirror.test/debian-security/"
+UNTOLD = "$(ORIGIN)\tbookworm\thttp://mirror.test/debian/"
+OTHER = "Other\tstable\thttp://other.test/apt/"
+
+
+@pytest.mark.parametrize(
+    ("lines", "host_is_debian", "expected"),
+    [
+        ([DEBIAN], True, "http://mirror.test/debian"),
+        ([SECURITY, OTHER, DEBIAN], False, "http://mirror.test/debian"),
+        ([UNTOLD], True, "http://mirror.test/debian"),
+        ([UNTOLD], False, ""),
+        ([SECURITY, OTHER], True, ""),
+        ([], True, ""),
+    ],
+)
+def test_the_hosts_debian_archive_is_chosen(
+    lines: list[str], host_is_debian: bool, expected: str
+) -> None:
+    assert choose_mirror("\n".join(lines), host_is_debian) == expected
+
+
+def test_a_given_mirror_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VDXGK_DEBIAN_MIRROR", "http://own.test/debian")
+    assert apt.mirror() == "http://own.test/debian"
+
+
+def test_without_keys_nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VDXGK_DEBIAN_KEYRING", str(tmp_path / "none.gpg"))
+    with pytest.raises(SetupError, match=r"none\.gpg is missing"):
+        AptRoot(tmp_path / "apt", ["stable"], Silent())
+
+
+needs_apt = pytest.mark.skipif(host.APT_GET.path() is None, reason="this host has no apt")
+
+
+@needs_apt
+def test_apt_looks_nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VDXGK_DEBIAN_MIRROR", "http://own.test/debian")
+    keys = tmp_path / "keys.gpg"
+    keys.touch()
+    monkeypatch.setenv("VDXGK_DEBIAN_KEYRING", str(keys))
+    AptRoot(tmp_path / "apt", ["stable"], Silent())
+    config = tmp_path / "apt/apt.conf"
+
+    def ask(*command: str) -> str:
+        return subprocess.run(
+            command, env={"APT_CONFIG": str(config)}, capture_output=True, text=True, check=True
+        ).stdout
+
+    directories = ask(
+        *("/usr/bin/apt-config", "shell", "A", "Dir::Etc/d", "B", "Dir::State/d"),
+        *("C", "Dir::State::status/f", "D", "Dir::Cache::archives/d"),
+    )
+    for line in directories.splitlines():
+        assert str(tmp_path / "apt") in line
+    assert 'AllowInsecureRepositories "false"' in ask("/usr/bin/apt-config", "dump")
+    targets = ask(
+        *("/usr/bin/apt-get", "indextargets", "-o", "APT::Get::IndexTargets::ReleaseInfo=false"),
+        *("--format", "$(SITE) $(RELEASE) $(COMPONENT)"),
+    )
+    assert set(targets.splitlines()) == {"http://own.test/debian stable main"}
+
+
+def test_unsigned_archives_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    archive = tmp_path / "archive/dists/stable"
+    packages = archive / "main/binary-amd64"
+    packages.mkdir(parents=True)
+    (packages / "Packages").write_text("")
+    (archive / "Release").write_text("Suite: stable\nCodename: stable\n")
+    keys = tmp_path / "keys.gpg"
+    keys.touch()
+    monkeypatch.setenv("VDXGK_DEBIAN_MIRROR", f"file:{tmp_path}/archive")
+    monkeypatch.setenv("VDXGK_DEBIAN_KEYRING", str(keys))
+    with pytest.raises(SetupError, match=r"not signed"):
+        AptRoot(tmp_path / "apt", ["stable"], Silent()).update()
