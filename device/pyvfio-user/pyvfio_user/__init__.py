@@ -7,7 +7,8 @@ connect QEMU to; everything else comes as it is needed.
 from .backing import Backing, SharedMemory
 from .client import Client, Reply
 from .device import Device, DeviceObserver
-from .dma import DmaAccess, DmaPolicy, DmaStatistics, DmaTable, Mapping, Span
+from .dma import DmaPolicy, DmaStatistics, DmaTable, Mapping
+from .dma_access import DmaAccess, Span
 from .errors import (
     Access,
     ConnectionLost,

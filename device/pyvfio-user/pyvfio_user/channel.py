@@ -46,7 +46,7 @@ class Channel:
                 [connection.get_buffer()], _ANCILLARY, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
-            raise TimeoutError from None
+            raise TimeoutError("no answer in time") from None
         except OSError as error:
             raise ConnectionLost(str(error)) from error
         descriptors: list[int] = []

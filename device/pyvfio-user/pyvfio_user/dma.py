@@ -14,20 +14,17 @@ range.  Keep each access short; the client waits.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sortedcontainers import SortedDict
 
 from .backing import Backing, Data
-from .errors import Access, DmaFault, FaultReason, LocalProtocolError, RemoteProtocolError
+from .dma_access import DmaAccess, Span
+from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
 from .fairlock import FairLock
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 ADDRESS_END = 1 << 64
 DmaPolicy = Literal["tolerant", "strict"]
@@ -71,110 +68,6 @@ class DmaStatistics:
     unmatched: int = 0  # unmaps of ranges with nothing mapped
     dropped: int = 0  # parts lost because a split would have exceeded the limit
     faults: int = 0  # accesses refused
-
-
-class Span:
-    """A run of bytes, contiguous in DMA addresses and in one file."""
-
-    __slots__ = ("_access", "_backing", "_offset", "iova", "size")
-
-    def __init__(
-        self, access: DmaAccess, iova: int, size: int, backing: Backing, offset: int
-    ) -> None:
-        """Belong to an access, and die with it."""
-        self._access = access
-        self._backing = backing
-        self._offset = offset
-        self.iova = iova
-        self.size = size
-
-    def read(self, offset: int = 0, size: int | None = None) -> memoryview | bytes:
-        """Return bytes of the span: in place and read-only where the file is mapped, else a copy.
-
-        A view in place is released when the access ends.  Do not let arrays
-        made from it live longer: they would see memory that was taken away.
-
-        Raises DmaFault(INACCESSIBLE) if the client's file has become too short.
-        """
-        size = self._part(offset, size)
-        backing = self._backing
-        if backing.is_mapped:
-            view = backing.view(self._offset + offset, size).toreadonly()
-            self._access.lend(view)
-            return view
-        try:
-            return backing.read(self._offset + offset, size)
-        except OSError as error:
-            raise self._fault(offset, Access.READ) from error
-
-    def write(self, data: Data, offset: int = 0) -> None:
-        """Copy bytes into the span, from `offset` on.
-
-        Raises LocalProtocolError for an access that was not for writing,
-        DmaFault(INACCESSIBLE) for a file that cannot be written.
-        """
-        self._part(offset, len(data))
-        if not self._access.wanted & Access.WRITE:
-            raise LocalProtocolError("this access is not for writing")
-        try:
-            self._backing.write(self._offset + offset, data)
-        except OSError as error:
-            raise self._fault(offset, Access.WRITE) from error
-
-    def _part(self, offset: int, size: int | None) -> int:
-        if not self._access.is_live:
-            raise LocalProtocolError("the access that this span belongs to has ended")
-        if size is None:
-            size = self.size - offset
-        if offset < 0 or size < 0 or offset + size > self.size:
-            raise LocalProtocolError(f"{size} bytes at {offset} in a span of {self.size}")
-        return size
-
-    def _fault(self, offset: int, wanted: Access) -> DmaFault:
-        return DmaFault(self.iova + offset, wanted, FaultReason.INACCESSIBLE)
-
-
-class DmaAccess:
-    """A checked access to a range, from `with` to its end."""
-
-    def __init__(self, table: DmaTable, iova: int, size: int, wanted: Access) -> None:
-        """Name the range; nothing happens before `with`."""
-        self.wanted = wanted
-        self.is_live = False
-        self._table = table
-        self._iova = iova
-        self._size = size
-        self._views: list[memoryview] = []
-
-    def __enter__(self) -> list[Span]:
-        """Take the table's lock and check the whole range.  Raises DmaFault."""
-        self._table.lock.acquire()
-        try:
-            spans = self._table.check(self, self._iova, self._size, self.wanted)
-        except BaseException:
-            self._table.lock.release()
-            raise
-        self.is_live = True
-        return spans
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Revoke the views that were lent, and let table changes go on."""
-        self.is_live = False
-        for view in self._views:
-            # An array made from it may still be there.
-            with contextlib.suppress(BufferError):
-                view.release()
-        self._views.clear()
-        self._table.lock.release()
-
-    def lend(self, view: memoryview) -> None:
-        """Remember a view, to revoke it."""
-        self._views.append(view)
 
 
 class DmaTable:
@@ -289,6 +182,11 @@ class DmaTable:
         with self.lock:
             return list(self._mappings.values())
 
+    def backings(self) -> list[Backing]:
+        """Return the files behind the mappings, each once."""
+        with self.lock:
+            return list(self._backings.values())
+
     # ---- accesses ----------------------------------------------------------
 
     def access(self, iova: int, size: int, access: Access) -> DmaAccess:
@@ -343,7 +241,7 @@ class DmaTable:
             offset = mapping.offset + position - mapping.iova
             # Neighbours in DMA addresses are one run only if they are
             # neighbours in the same file too.
-            if last is not None and offset == behind and backing is last._backing:
+            if last is not None and offset == behind and backing is last.backing:
                 last.size += length
             else:
                 last = Span(access, position, length, backing, offset)
