@@ -38,7 +38,7 @@ struct vdxgk_ioctl_object_runs {
 	vdxgk_u32 count; /* in: room; out: written */
 	vdxgk_u32 total; /* out */
 	vdxgk_u32 reserved;
-	vdxgk_u64 size;	 /* out: the object's capacity in bytes */
+	vdxgk_u64 size;	 /* out: the object's capacity; 0: no such object */
 };
 
 /* CANARY: every donated page that no object owns must still hold the pattern

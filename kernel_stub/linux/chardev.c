@@ -113,8 +113,10 @@ static long ioctl_object_runs(struct vdxgk_device *dev, void __user *user)
 	if (copy_from_user(&request, user, sizeof(request)))
 		return -EFAULT;
 	object = vdxgk_object_find(dev, request.object);
-	if (!object)
-		return -ENOENT;
+	if (!object) {
+		request.total = request.count = request.size = 0;
+		goto answer;
+	}
 	request.total = object->run_count;
 	request.size = object->size;
 	request.first = min(request.first, object->run_count);
@@ -123,6 +125,7 @@ static long ioctl_object_runs(struct vdxgk_device *dev, void __user *user)
 			 object->runs + request.first,
 			 request.count * sizeof(*object->runs)))
 		return -EFAULT;
+answer:
 	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
 }
 
