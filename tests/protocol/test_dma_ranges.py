@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import struct
@@ -125,6 +126,28 @@ class TestMap:
         assert ask(DMA_MAP, map_payload(PAGE, PAGE), (memory,))[0] == 0
         rig.device.dma.write(PAGE, b"x")
         assert ask(DMA_UNMAP, unmap_payload(0, 2 * PAGE))[0] == 0
+
+    def test_a_read_only_file_is_kept_once_too(self, ask: Asker, memory: int) -> None:
+        read_only = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
+        ask(DMA_MAP, map_payload(0, PAGE), (read_only,))
+        before = open_descriptors()
+        for page in range(1, 20):
+            assert ask(DMA_MAP, map_payload(page * PAGE, PAGE), (read_only,))[0] == 0
+        assert open_descriptors() == before
+        os.close(read_only)
+
+    @pytest.mark.parametrize("seal", [fcntl.F_SEAL_WRITE, 0x10], ids=["write", "future-write"])
+    def test_a_file_sealed_against_writing_is_readable(
+        self, rig: Rig, ask: Asker, seal: int
+    ) -> None:
+        sealed = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)
+        os.write(sealed, b"x" * PAGE)
+        fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | seal)
+        assert ask(DMA_MAP, map_payload(0, PAGE), (sealed,))[0] == 0
+        os.close(sealed)
+        assert rig.device.dma.read(0, 3) == b"xxx"
+        with pytest.raises(Exception, match="without a usable descriptor"):
+            rig.device.dma.write(0, b"y")
 
 
 class TestUnmap:

@@ -154,6 +154,24 @@ class TestClients:
         with Client(rig.path) as client:
             client.negotiate()
 
+    def test_a_flood_without_reading_loses_nothing(self, rig: Rig) -> None:
+        """Its answers fill the socket, then its requests do; nothing else is kept."""
+        raw = Raw(rig.path)
+        raw.negotiate()
+        message = struct.pack("=HHIII", 1, 9, 32, 0, 0) + struct.pack("=QII", 0, 3, 0x1000)
+        sent = 0
+        raw.socket.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                # Whole messages only: a stalled send leaves no part behind.
+                sent += raw.socket.send(message)
+        assert sent % len(message) == 0
+        raw.socket.settimeout(30)
+        for _ in range(sent // len(message)):
+            assert raw.reply()[3] == 0
+        assert raw.ask(13)[0] == 0
+        raw.close()
+
 
 class TestStop:
     def test_answers_what_has_come_then_hangs_up(self, make_rig: RigMaker) -> None:

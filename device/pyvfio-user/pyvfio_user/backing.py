@@ -20,6 +20,8 @@ from .errors import RemoteProtocolError
 if TYPE_CHECKING:
     from types import TracebackType
 
+WRITE_SEALS = fcntl.F_SEAL_WRITE | 0x10  # and F_SEAL_FUTURE_WRITE, <linux/fcntl.h>
+
 Data = bytes | bytearray | memoryview
 
 
@@ -75,12 +77,17 @@ class SharedMemory:
         self.close()
 
 
-def is_sealed(descriptor: int) -> bool:
-    """Whether the file behind a descriptor can never become smaller."""
+def _seals(descriptor: int) -> int:
     try:
-        return bool(fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+        return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError:  # only memory files have seals
-        return False
+        return 0
+
+
+def is_writable(descriptor: int) -> bool:
+    """Whether a descriptor can write, and a mapping of it too."""
+    mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+    return mode == os.O_RDWR and not _seals(descriptor) & WRITE_SEALS
 
 
 class Backing:
@@ -102,9 +109,9 @@ class Backing:
             if not stat.S_ISREG(status.st_mode) or mode == os.O_WRONLY:
                 raise RemoteProtocolError(errno.EINVAL, "not a readable regular file")
             self.identity = (status.st_dev, status.st_ino)
-            self.writable = mode == os.O_RDWR
+            self.writable = is_writable(descriptor)
             self.size = 0
-            self._sealed = is_sealed(descriptor)
+            self._sealed = bool(_seals(descriptor) & fcntl.F_SEAL_SHRINK)
             self.refresh()
         except BaseException:
             os.close(descriptor)

@@ -21,7 +21,7 @@ from typing import Literal
 
 from sortedcontainers import SortedDict
 
-from .backing import Backing, Data
+from .backing import Backing, Data, is_writable
 from .dma_access import DmaAccess, Span
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
 from .fairlock import FairLock
@@ -307,13 +307,12 @@ class DmaTable:
             os.close(descriptor)
             raise
         known = self._backings.get((status.st_dev, status.st_ino))
-        if known is not None and known.writable:
+        if known is not None and (known.writable or not is_writable(descriptor)):
             os.close(descriptor)
             return known
-        # The known one, if any, cannot be written, and this one perhaps can.
+        # Of a file known by a descriptor that cannot write, this one can.
         backing = Backing(descriptor)
-        if known is None or backing.writable:
-            self._backings[backing.identity] = backing
+        self._backings[backing.identity] = backing
         return backing
 
     def _drop(self, backing: Backing | None) -> None:
