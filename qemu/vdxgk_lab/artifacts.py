@@ -35,10 +35,8 @@ def prepare(cache: Cache | None = None, reporter: Reporter | None = None) -> Art
     host.ensure_tools(reporter)
     qemu = qemu_binary.find(cache, reporter)
     tree = trees.ensure(trees.GUEST_6_12, cache, reporter)
-    payload = initramfs.Payload()
-    if (stub_build.sources() / "dxgkctl/Makefile").exists():
-        stub = stub_build.ensure(tree, cache, reporter)
-        payload = initramfs.Payload(programs=(stub.control,), modules=(stub.module,))
+    stub = stub_build.ensure(tree, cache, reporter)
+    payload = initramfs.Payload(programs=(stub.control,), modules=(stub.module,))
     return Artifacts(
         qemu=qemu,
         kernel_release=tree.kernel_release,

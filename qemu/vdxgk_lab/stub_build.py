@@ -18,6 +18,7 @@ from vdxgk_lab.trees import Tree
 
 _FORMAT = "1"  # change it when the code below builds differently
 _TAIL_LINES = 30
+_MARKS = ("error:", "*** ", ": not found", "undefined reference")
 _SUFFIXES = {".c", ".h", ".S"}
 _NAMES = {"Makefile", "Kbuild"}
 
@@ -108,7 +109,7 @@ def _run_inside(tree: Tree, command: tuple[str, ...], output: int, log: Path) ->
 def _complaints(log: str) -> list[str]:
     """The lines to show: those that name an error, for jobs run side by side."""
     lines = log.splitlines()
-    marked = [line for line in lines if "error:" in line or "*** " in line]
+    marked = [line for line in lines if any(mark in line for mark in _MARKS)]
     return (marked or lines)[-_TAIL_LINES:]
 
 

@@ -1,7 +1,7 @@
 """Sysroots: Debian packages unpacked into directories of the cache.
 
 A tree is never installed to: no maintainer script runs.  What a script would
-have done and we need (merged-/usr links, module dependencies), :func:`build`
+have done and we need (links, module dependencies, programs), :func:`build`
 does.  Programs of a tree run on the host through the tree's own dynamic
 loader (:meth:`Tree.command`), or inside it by chroot.
 """
@@ -20,7 +20,7 @@ from vdxgk_lab.cache import Cache, key_of
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Reporter
 
-_RECIPE_VERSION = "1"  # change it when the code below makes different trees
+_RECIPE_VERSION = "2"  # change it when the code below makes different trees
 _SUITES = ("trixie", "trixie-updates", "trixie-backports")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _MANIFEST = "vdxgk-manifest"
@@ -183,6 +183,8 @@ def _finish(tree: Tree, packages: Sequence[Package]) -> None:
         processes.output(
             [*tree.command("usr/bin/kmod", "depmod"), "-b", str(tree.root), tree.kernel_release]
         )
+    if (tree.root / "usr/bin/gcc").exists():
+        (tree.root / "usr/bin/cc").symlink_to("gcc")
     if (tree.root / "usr/bin/busybox").exists():
         _link_busybox(tree.root)
     # The build inside the tree needs no device but this one. Without the
