@@ -125,6 +125,8 @@ def _kernel(config: MachineConfig, plumbing: Plumbing) -> list[str]:
     words = (
         # A panic ends the machine: -no-reboot turns its restart into an exit.
         *("console=ttyS0", "panic=-1", "loglevel=5", "mitigations=off"),
+        # A busy host stops emulated clocks now and then; the guest need not wonder.
+        "tsc=reliable",
         *_KERNEL_ARGS[config.iommu],
         *config.kernel_args,
     )

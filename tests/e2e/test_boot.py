@@ -32,8 +32,17 @@ def test_a_guest_sees_the_device_behind_its_iommu(
     assert vm.guest.run(["cat", f"{DEVICE}/vendor"]).check().stdout == "0x1234\n"
     has_iommu = vm.guest.run(["ls", "/sys/class/iommu"]).check().stdout != ""
     assert has_iommu == (iommu != "none")
+    assert vm.guest.run(["dxgkctl", "status"]).check().stdout
+    assert "init:" not in vm.console
     assert vm.alive
     device.check()
+
+
+def test_the_stub_is_the_tests_to_load(vdxgk_start_machine: StartMachine) -> None:
+    vm = vdxgk_start_machine(MachineConfig(iommu="none", kernel_args=("vdxgk_load=no",)))
+    assert not vm.guest.run(["test", "-e", "/sys/module/vdxgk"]).ok
+    vm.guest.run(["insmod", "/lib/modules/vdxgk.ko"]).check()
+    assert vm.guest.run(["test", "-e", "/sys/module/vdxgk"]).ok
 
 
 def test_commands(vdxgk_start_machine: StartMachine) -> None:
