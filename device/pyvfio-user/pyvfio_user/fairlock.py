@@ -23,6 +23,11 @@ class FairLock:
         self._owner = 0  # no thread has this identity
         self._depth = 0
 
+    @property
+    def has_waiter(self) -> bool:
+        """Whether someone is next: the lock goes to that thread."""
+        return self._gate.locked()
+
     def acquire(self) -> None:
         """Wait for the lock; count nested acquisitions."""
         thread = threading.get_ident()
