@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from pyvfio_user import (
+    Access,
     Client,
     ConnectionLost,
     LocalProtocolError,
@@ -141,6 +142,15 @@ class TestRefusals:
         rig.device.bars[2].handler = Doorbell()
         assert client.region_read(2, 0, 4) == bytes(4)
         assert len(caught) == 1
+
+    def test_within_an_access_it_is_refused(self, rig: Rig, memory: GuestMemory) -> None:
+        """An unmap would wait for the access, and the access for the client."""
+
+        def work() -> None:
+            with rig.device.dma.access(0, 0, Access.READ):
+                rig.device.message_dma.read(0, 1)
+
+        assert isinstance(run_dma(rig, memory, work).exception(), LocalProtocolError)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class Device:
         self.bars = dict(bars)
         self.observer = observer or DeviceObserver()
         self.dma = DmaTable(dma_policy)
-        self.message_dma = MessageDma()
+        self.message_dma = MessageDma(self.dma.lock)
         taken: set[int] = set()
         for index, bar in sorted(self.bars.items()):
             slots = {index, index + 1} if bar.is_64bit else {index}

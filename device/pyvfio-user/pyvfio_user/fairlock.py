@@ -28,6 +28,11 @@ class FairLock:
         """Whether someone is next: the lock goes to that thread."""
         return self._gate.locked()
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether the calling thread holds it."""
+        return self._owner == threading.get_ident()
+
     def acquire(self) -> None:
         """Wait for the lock; count nested acquisitions."""
         thread = threading.get_ident()

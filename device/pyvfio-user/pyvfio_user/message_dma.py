@@ -14,6 +14,7 @@ from collections.abc import Callable
 from . import wire
 from .backing import Data
 from .errors import ConnectionLost, LocalProtocolError, MessageDmaError
+from .fairlock import FairLock
 
 CHUNK = 64 * 1024  # QEMU 11.1 cuts answers of more than about 217,000 bytes
 ANSWER_LIMIT = 60.0  # seconds; a client that never answers must not keep a thread for ever
@@ -37,8 +38,9 @@ class _Pending:
 class MessageDma:
     """The device's access to client memory by messages.  For worker threads only."""
 
-    def __init__(self) -> None:
-        """Start without a client."""
+    def __init__(self, table_lock: FairLock) -> None:
+        """Start without a client.  `table_lock` is the DMA table's."""
+        self._table_lock = table_lock
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
@@ -51,7 +53,7 @@ class MessageDma:
 
         Raises MessageDmaError when the client refuses a chunk (or has not
         answered for a minute: ETIMEDOUT), ConnectionLost without a client,
-        LocalProtocolError on the protocol thread.
+        LocalProtocolError on the protocol thread or within `dma.access`.
         """
         parts = []
         for position in range(iova, iova + count, self._chunk):
@@ -132,6 +134,9 @@ class MessageDma:
     def _transfer(self, request: _Pending, data: bytes) -> bytes:
         if threading.get_ident() == self._protocol_thread:
             raise LocalProtocolError("message DMA on the protocol thread would wait for itself")
+        if self._table_lock.is_mine:
+            # The client may be waiting for an unmap, which waits for that access.
+            raise LocalProtocolError("message DMA within an access to the DMA table")
         with self._lock:
             send = self._send
             if send is None:
