@@ -172,6 +172,22 @@ class TestClients:
         assert raw.ask(13)[0] == 0
         raw.close()
 
+    def test_of_two_devices_in_one_process_see_only_their_own(self, make_rig: RigMaker) -> None:
+        rigs = [make_rig(), make_rig()]
+        memories = [os.memfd_create(f"vm{n}") for n in range(2)]
+        with Client(rigs[0].path) as first, Client(rigs[1].path) as second:
+            for n, client in enumerate((first, second)):
+                client.negotiate()
+                os.write(memories[n], bytes([n + 1]) * 4096)
+                client.dma_map(n << 20, 4096, descriptor=memories[n])
+            for n, rig in enumerate(rigs):
+                assert rig.device.dma.read(n << 20, 1) == bytes([n + 1])
+                assert rig.device.dma.find((1 - n) << 20) is None
+            first.reset()
+            assert ("reset",) not in rigs[1].observer.events
+        for memory in memories:
+            os.close(memory)
+
 
 class TestStop:
     def test_answers_what_has_come_then_hangs_up(self, make_rig: RigMaker) -> None:

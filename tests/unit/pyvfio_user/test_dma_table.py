@@ -302,6 +302,22 @@ class TestTolerant:
         table.unmap(0, TOP)
         assert open_descriptors() == before
 
+    def test_65535_mappings_cost_one_descriptor_and_one_memory_map(
+        self, table: DmaTable, memory: SharedMemory
+    ) -> None:
+        """More than the kernel's limit on memory maps allows, with one for each."""
+        share(table, memory, 0, PAGE, 0)
+        descriptors = open_descriptors()
+        with open("/proc/self/maps") as maps:
+            before = sum(1 for line in maps if "client" in line)
+        for page in range(1, 65535):
+            share(table, memory, 2 * page * PAGE, PAGE, page % 64 * PAGE)
+        assert len(table) == 65535
+        assert open_descriptors() == descriptors
+        with open("/proc/self/maps") as maps:
+            assert sum(1 for line in maps if "client" in line) == before
+        assert table.read(2 * 65534 * PAGE, 1) == bytes([65534 % 64])
+
     def test_splits_are_bounded_by_losing_access(self) -> None:
         table = DmaTable(max_mappings=4)
         table.map(0, TOP, RW)
