@@ -31,7 +31,7 @@ static void free_adl(struct vdxgk_adl *adl)
 	kfree(adl);
 }
 
-/* Unmap all of a range but a page, which may lie outside of it. */
+/* Unmap all of a range but a page that isn't mapped, which may lie outside. */
 static void unmap_around(struct vdxgk_device *dev, u64 start, u64 end, u64 page)
 {
 	if (page < start || page >= end) {
@@ -43,7 +43,7 @@ static void unmap_around(struct vdxgk_device *dev, u64 start, u64 end, u64 page)
 }
 
 /* Neighbours in one go: an IOMMU is flushed once for each. */
-static void unmap(struct vdxgk_device *dev, struct vdxgk_adl *adl, u64 except)
+static void unmap(struct vdxgk_device *dev, struct vdxgk_adl *adl)
 {
 	u32 i = 0;
 
@@ -53,7 +53,7 @@ static void unmap(struct vdxgk_device *dev, struct vdxgk_adl *adl, u64 except)
 
 		for (; i < adl->mapped && adl->mappings[i].logical == end; i++)
 			end += adl->mappings[i].size;
-		unmap_around(dev, start, end, except);
+		unmap_around(dev, start, end, adl->hole);
 	}
 	adl->mapped = 0;
 }
@@ -185,7 +185,7 @@ static NTSTATUS make_live(struct vdxgk_device *dev, struct vdxgk_adl *adl,
 give_up:
 	if (!committing)
 		tell(dev, VDXGK_OP_FREE_ADL, &args);
-	unmap(dev, adl, adl->hole);
+	unmap(dev, adl);
 	tell(dev, VDXGK_OP_RELEASE_ADL, &args);
 	return status;
 }
@@ -261,11 +261,8 @@ NTSTATUS vdxgk_adl_free(struct vdxgk_device *dev,
 	if (!NT_SUCCESS(status) || !adl)
 		return status;
 	list_del(&adl->link);
-	/* A page that sabotage never mapped is no page to leave. */
-	if (adl->hole != VDXGK_NO_ADDRESS)
-		unmap(dev, adl, adl->hole);
-	else
-		unmap(dev, adl, vdxgk_sabotage_leave(dev, adl));
+	unmap(dev, adl);
+	vdxgk_sabotage_leave(dev, adl);
 	status = tell(dev, VDXGK_OP_RELEASE_ADL, &wire);
 	free_adl(adl);
 	return status;
@@ -280,7 +277,7 @@ void vdxgk_adl_drop_of(struct vdxgk_device *dev, struct vdxgk_object *object)
 		if (adl->object != object)
 			continue;
 		list_del(&adl->link);
-		unmap(dev, adl, adl->hole);
+		unmap(dev, adl);
 		free_adl(adl);
 	}
 }

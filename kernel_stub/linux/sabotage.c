@@ -103,19 +103,20 @@ unmap_head:
 }
 
 /*
- * The logical address of the armed page of a list that is being freed, to be
- * left mapped, or VDXGK_NO_ADDRESS.
+ * A freed list has been unmapped: map the armed page once more, as if it had
+ * been forgotten.  (Part of a large leaf can't be left alone: unmapping takes
+ * whole leaves.)
  */
-u64 vdxgk_sabotage_leave(struct vdxgk_device *dev, const struct vdxgk_adl *adl)
+void vdxgk_sabotage_leave(struct vdxgk_device *dev, const struct vdxgk_adl *adl)
 {
 	struct vdxgk_sabotage *s = &dev->sabotage;
 	u64 into;
 	u32 i;
 
 	if (s->kind != VDXGK_SABOTAGE_LEAVE)
-		return VDXGK_NO_ADDRESS;
+		return;
 	into = (u64)s->page << PAGE_SHIFT;
-	for (i = 0; i < adl->mapped; i++) {
+	for (i = 0; i < adl->mapping_count; i++) {
 		const struct vdxgk_mapping *m = &adl->mappings[i];
 
 		if (into >= m->size) {
@@ -123,10 +124,12 @@ u64 vdxgk_sabotage_leave(struct vdxgk_device *dev, const struct vdxgk_adl *adl)
 			continue;
 		}
 		s->kind = VDXGK_SABOTAGE_NONE;
+		if (vdxgk_domain_map(dev, m->logical + into, m->physical + into,
+				     PAGE_SIZE, true))
+			return;
 		s->left = m->logical + into;
 		s->left_adl.adapter_object = adl->adapter_object;
 		s->left_adl.adl = adl->handle;
-		return s->left;
+		return;
 	}
-	return VDXGK_NO_ADDRESS;
 }

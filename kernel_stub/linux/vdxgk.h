@@ -194,7 +194,7 @@ bool vdxgk_sabotage_hits(struct vdxgk_device *dev, u64 first_page, u64 pages);
 int vdxgk_sabotage_map(struct vdxgk_device *dev,
 		       const struct vdxgk_mapping *mapping, u64 first_page,
 		       u64 *hole);
-u64 vdxgk_sabotage_leave(struct vdxgk_device *dev, const struct vdxgk_adl *adl);
+void vdxgk_sabotage_leave(struct vdxgk_device *dev, const struct vdxgk_adl *adl);
 
 /* ---- object.c, adl.c, view.c: what the callbacks make -------------------- */
 
