@@ -33,7 +33,7 @@ class ObjectCase:
     boundary: int | None = None
     skip: int | None = None
     flags: int = 0
-    cache: Literal["cached", "wc", "uncached"] = "cached"
+    cache: Literal["cached", "write-combined", "non-cached"] = "cached"
     late_open: bool = False
     max_mappings: int | None = None
 
@@ -51,7 +51,7 @@ class ObjectCase:
 
 OBJECTS = (
     ObjectCase("CONTIGUOUS", "contiguous", PAGE),
-    ObjectCase("CONTIGUOUS", "contiguous", 64 * KIB, cache="wc"),
+    ObjectCase("CONTIGUOUS", "contiguous", 64 * KIB, cache="write-combined"),
     ObjectCase("CONTIGUOUS", "contiguous", 2 * MIB, max_mappings=1),
     ObjectCase("CONTIGUOUS", "contiguous", 64 * MIB, max_mappings=MAPPINGS_FOR_64_MIB),
     ObjectCase("CONTIGUOUS below 4 GiB", "contiguous", MIB, high=0xFFFFFFFF),

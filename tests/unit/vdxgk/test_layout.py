@@ -26,7 +26,7 @@ def structures(module: object) -> dict[str, type[ctypes.LittleEndianStructure]]:
 
 
 def fields(kind: type[ctypes.Structure]) -> list[str]:
-    return [field[0] for field in kind._fields_]  # type: ignore[misc]
+    return [field[0] for field in kind._fields_]
 
 
 def snake(name: str) -> str:

@@ -1,0 +1,75 @@
+"""`vdxgk run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+
+import click
+from rich.console import Console
+
+from vdxgk.cli import Size
+from vdxgk_lab import artifacts
+from vdxgk_lab.command_line import IOMMUS, Accelerator, Iommu
+from vdxgk_lab.proof import report
+from vdxgk_lab.proof.run import Listener, RunOptions, prove
+from vdxgk_lab.run_directory import RunDirectory
+
+
+@click.command()
+@click.option("--memory", type=Size(), default="6G", show_default=True, help="Guest memory.")
+@click.option(
+    "--dma-bits",
+    type=click.IntRange(28, 64),
+    default=32,
+    show_default=True,
+    help="Width of the addresses that the device can emit.",
+)
+@click.option(
+    "--iommu",
+    type=click.Choice([name for name in IOMMUS if name != "none"]),
+    default="intel",
+    show_default=True,
+)
+@click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    envvar="ACCEL",
+    default="auto",
+    show_default=True,
+    help="auto takes KVM where it runs guests.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The evidence as one JSON object.")
+def run(
+    *, memory: int, dma_bits: int, iommu: Iommu, accelerator: Accelerator, as_json: bool
+) -> None:
+    """Boot a guest, remap, do DMA both ways, verify, report.
+
+    Exit status 0 only if everything was verified. Otherwise, or with KEEP=1,
+    the logs are kept below ./results.
+    """
+    made = artifacts.prepare()
+    options = RunOptions(memory, dma_bits, iommu, accelerator)
+    # A file or a pipe gets whole lines; a terminal decides for itself.
+    console = Console(quiet=as_json, width=None if sys.stdout.isatty() else 120)
+    with RunDirectory("run") as directory, ExitStack() as stack:
+        status = stack.enter_context(console.status("starting"))
+        evidence = prove(
+            options,
+            made,
+            directory.path,
+            Listener(
+                environment=lambda facts: report.header(facts, console),
+                scenario=lambda item: report.scenario(item, console),
+                working=status.update,
+                objects=lambda items: report.objects(items, console),
+            ),
+        )
+        kept = None if evidence.ok else directory.keep()
+    if as_json:
+        click.echo(json.dumps(evidence.as_json(), indent=2))
+    report.verdict(evidence, console)
+    if kept:
+        click.echo(f"Logs: {kept}", err=True)
+    sys.exit(0 if evidence.ok else 1)

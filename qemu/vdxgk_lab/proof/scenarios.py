@@ -1,0 +1,216 @@
+"""What must be refused, diagnosed, or stay untouched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vdxgk_lab.guest import Guest
+from vdxgk_lab.proof.cases import PAGE, ObjectCase
+from vdxgk_lab.proof.evidence import Checklist, ScenarioEvidence
+from vdxgk_lab.proof.objects import GUEST_STEP, Made, exercise, read_back, tear_down
+from vdxgk_lab.proof.stub import DmaReply, Stub
+
+DeviceStatus = Callable[[], dict[str, Any]]
+MODULE = "/lib/modules/vdxgk.ko"
+NODE = "/dev/vdxgk0"
+
+UNMAPPED = 1
+REFUSED_BY_HYPERVISOR = 5
+
+
+def load_stub(guest: Guest, mode: str) -> bool:
+    """Load the stub's module; returns whether its adapter started."""
+    guest.run(["insmod", MODULE, f"mode={mode}"], timeout=60)
+    return guest.run(["test", "-c", NODE]).ok
+
+
+def unload_stub(guest: Guest) -> bool:
+    """Unload the stub's module; returns whether it went."""
+    return guest.run(["rmmod", "vdxgk"], timeout=60).ok
+
+
+def kernel_log(guest: Guest) -> str:
+    """The guest's kernel log."""
+    return guest.run(["dmesg"]).check().stdout
+
+
+def physical_mode_is_refused(guest: Guest) -> ScenarioEvidence:
+    """Memory above the GPU's reach, no remapping: WDDM does not start the adapter."""
+    evidence = ScenarioEvidence("physical mode")
+    check = evidence.checklist
+    check.expect("the adapter does not start", not load_stub(guest, "physical"))
+    log = kernel_log(guest)
+    check.expect("the kernel log says why", "0xc00000bb" in log.lower(), log[-400:])
+    check.expect("the guest lives", guest.run(["true"]).ok)
+    check.expect("the module unloads", unload_stub(guest))
+    evidence.outcome = "refused: memory above the GPU's reach, as WDDM requires"
+    return evidence
+
+
+def logical_mode_starts(guest: Guest, stub: Stub) -> ScenarioEvidence:
+    """The same machine, with remapping."""
+    evidence = ScenarioEvidence("logical mode")
+    check = evidence.checklist
+    if not check.expect("the adapter starts", load_stub(guest, "logical")):
+        check.expect("the kernel log", False, kernel_log(guest)[-1500:])
+        return evidence
+    status = stub.status()
+    check.equal("mode", status.mode, "logical")
+    check.expect(
+        "guest memory lies above the GPU's reach",
+        status.highest_ram > status.highest_visible,
+        f"{status.highest_ram:#x} against {status.highest_visible:#x}",
+    )
+    span = status.logical_end + 1 - status.logical_start
+    evidence.outcome = f"started: {span / (1 << 30):.1f} GiB of logical addresses"
+    return evidence
+
+
+def messages_reach_remapped_memory(stub: Stub, announced: Callable[[int], int]) -> ScenarioEvidence:
+    """The other path: protocol messages, which QEMU's IOMMU translates."""
+    evidence = ScenarioEvidence("DMA by messages")
+    made = exercise(stub, announced, ObjectCase("MDL", "mdl", 256 << 10), 0xE0)
+    size = made.case.size
+    check = evidence.checklist
+    check.expect("descriptors work", made.evidence.ok, made.evidence.checklist.failures)
+    read = stub.device_crc32(made.adl.logical, size, messages=True)
+    check.equal("QEMU's IOMMU leads to the same bytes", read, made.crc)
+    made.expect(7, GUEST_STEP)
+    filled = stub.device_fill(made.adl.logical, size, 7, GUEST_STEP, messages=True)
+    check.expect("messages write without a fault", filled)
+    problem = read_back(stub, made)
+    check.expect("the guest reads what messages wrote", problem is None, problem)
+    tear_down(stub, made)
+    evidence.outcome = f"{size >> 10} KiB each way, translated by QEMU's IOMMU"
+    return evidence
+
+
+def nothing_granted_is_refused(
+    guest: Guest, stub: Stub, device: DeviceStatus, made: Made
+) -> ScenarioEvidence:
+    """The device reads just behind a list, where nothing was ever granted."""
+    address = made.adl.logical + made.case.capacity
+    evidence = ScenarioEvidence(f"read  {address:#011x}", "nothing mapped")
+    refused = _Refusal(guest, stub, device, evidence.checklist, address)
+    refused.try_(
+        lambda messages: stub.dma("crc32", source=address, size=PAGE, messages=messages),
+        write=False,
+    )
+    return evidence
+
+
+def a_freed_list_is_refused(
+    guest: Guest, stub: Stub, device: DeviceStatus, announced: Callable[[int], int]
+) -> ScenarioEvidence:
+    """The device writes to a list that was just freed; its object still exists."""
+    made = exercise(stub, announced, ObjectCase("MDL", "mdl", 64 << 10), 0xF0)
+    address = made.adl.logical
+    evidence = ScenarioEvidence(f"write {address:#011x}", "freed list")
+    check = evidence.checklist
+    check.expect("the list worked before", made.evidence.ok, made.evidence.checklist.failures)
+    stub.free_adl(made.adl.id)
+    refused = _Refusal(guest, stub, device, check, address)
+    refused.try_(
+        lambda messages: stub.dma("fill", destination=address, size=PAGE, messages=messages),
+        write=True,
+    )
+    problem = read_back(stub, made)
+    check.expect("nothing changed", problem is None, problem)
+    stub.destroy(made.created.object, made.adapter_object)
+    return evidence
+
+
+class _Refusal:
+    """An access that must fault, on both paths, and be seen by everybody."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        stub: Stub,
+        device: DeviceStatus,
+        check: Checklist,
+        address: int,
+    ) -> None:
+        self._guest = guest
+        self._stub = stub
+        self._device = device
+        self._check = check
+        self._address = address
+
+    def try_(self, access: Callable[[bool], DmaReply], *, write: bool) -> None:
+        kind = "write" if write else "read"
+        for messages, reason in ((False, UNMAPPED), (True, REFUSED_BY_HYPERVISOR)):
+            path = "messages" if messages else "descriptors"
+            log_before = len(kernel_log(self._guest))
+            reply = access(messages)
+            self._check.expect(f"{path}: the engine reports a fault", reply.faulted, reply)
+            self._check.equal(f"{path}: at the address", reply.fault_address, self._address)
+            self._check.equal(f"{path}: for the reason", reply.fault_reason, reason)
+            self._check.equal(f"{path}: nothing was transferred", reply.done, 0)
+            faults = [event for event in self._stub.events() if event["type"] == "fault"]
+            last = faults[-1] if faults else None
+            self._check.expect(
+                f"{path}: the guest got an event",
+                last is not None and int(last["address"], 16) == self._address,
+                last,
+            )
+            recorded = self._device()["faults"]["last"]
+            self._check.expect(
+                f"{path}: the device recorded it",
+                bool(recorded)
+                and recorded[-1]["address"] == self._address
+                and recorded[-1]["access"] == kind,
+                recorded[-1:],
+            )
+            if messages:
+                self._iommu_logged(kernel_log(self._guest)[log_before:])
+        self._check.expect("the guest lives", self._guest.run(["true"]).ok)
+
+    def _iommu_logged(self, log: str) -> None:
+        """On the message path the guest's IOMMU driver sees the fault as well."""
+        pattern = rf"(?i)(fault|event).*0*{self._address:x}\b"
+        self._check.expect(
+            "messages: the guest's IOMMU logged it", re.search(pattern, log) is not None, log[-600:]
+        )
+
+
+def contents_survived(stub: Stub, made: Sequence[Made]) -> ScenarioEvidence:
+    """After all the traffic, each object still holds what the device wrote to it."""
+    evidence = ScenarioEvidence("contents")
+    total = 0
+    for item in made:
+        if not item.created.object:
+            continue
+        problem = read_back(stub, item)
+        evidence.checklist.expect(f"{item.case.name} {item.case.size}", problem is None, problem)
+        total += item.case.size
+    evidence.outcome = f"{total >> 20} MiB in {len(made)} objects still as the device wrote them"
+    return evidence
+
+
+def canaries_are_untouched(stub: Stub) -> ScenarioEvidence:
+    """Donated pages that no object owns lie between those that objects do."""
+    evidence = ScenarioEvidence("canaries")
+    canary = stub.canary()
+    evidence.checklist.expect("there are canary pages", canary.checked > 0)
+    evidence.checklist.equal("damaged pages", canary.damaged, 0)
+    evidence.outcome = f"{canary.checked} donated pages around the objects untouched"
+    return evidence
+
+
+def nothing_is_left(guest: Guest, device: DeviceStatus) -> ScenarioEvidence:
+    """After the driver is gone, neither side holds anything."""
+    evidence = ScenarioEvidence("unload")
+    check = evidence.checklist
+    state = device()
+    check.equal("objects left before", len(state["objects"]), 0)
+    check.expect("the module unloads", unload_stub(guest))
+    state = device()
+    check.equal("bytes of donated memory kept", state["donated_bytes"], 0)
+    log = kernel_log(guest)
+    bad = re.findall(r"(?m)^.*(?:BUG|WARNING|Oops|Call Trace).*$", log)
+    check.expect("the kernel log is clean", not bad, bad[:3])
+    evidence.outcome = "all memory returned, nothing mapped, kernel log clean"
+    return evidence
