@@ -5,6 +5,14 @@ connect QEMU to; everything else comes as it is needed.
 """
 
 from .backing import Backing, SharedMemory
+from .capabilities import (
+    ExpressCapability,
+    MsiCapability,
+    MsixCapability,
+    PowerManagementCapability,
+    SerialNumberCapability,
+    VendorCapability,
+)
 from .client import Client, Reply
 from .device import Device, DeviceObserver
 from .dma import DmaPolicy, DmaStatistics, DmaTable, Mapping
@@ -23,7 +31,7 @@ from .errors import (
 from .irq import IrqType
 from .log import Logger
 from .message_dma import MessageDma
-from .pci import Capability, ConfigSpace, MsixCapability, VendorCapability
+from .pci import Capability, ConfigSpace, ExtendedCapability
 from .region import Bar, RegionHandler
 from .transport import Server
 
@@ -42,6 +50,8 @@ __all__ = [
     "DmaPolicy",
     "DmaStatistics",
     "DmaTable",
+    "ExpressCapability",
+    "ExtendedCapability",
     "FaultReason",
     "IrqType",
     "LocalProtocolError",
@@ -49,10 +59,13 @@ __all__ = [
     "Mapping",
     "MessageDma",
     "MessageDmaError",
+    "MsiCapability",
     "MsixCapability",
+    "PowerManagementCapability",
     "RegionHandler",
     "RemoteProtocolError",
     "Reply",
+    "SerialNumberCapability",
     "Server",
     "ServerError",
     "SharedMemory",

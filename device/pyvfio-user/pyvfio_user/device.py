@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
 
+from .capabilities import MsiCapability, MsixCapability
 from .dma import DmaPolicy, DmaTable, Mapping
 from .irq import Irqs, IrqType
 from .message_dma import MessageDma
-from .pci import BARS, ConfigSpace, MsixCapability
+from .pci import BARS, ConfigSpace
 from .region import Bar
 
 REGIONS = 9  # VFIO_PCI_NUM_REGIONS: six BARs, ROM, configuration space, VGA
@@ -98,4 +99,6 @@ class Device:
             if isinstance(capability, MsixCapability):
                 capability.check(sizes)
                 counts[IrqType.MSIX] = capability.vectors
+            elif isinstance(capability, MsiCapability):
+                counts[IrqType.MSI] = capability.vectors
         return counts

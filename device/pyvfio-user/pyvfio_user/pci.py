@@ -7,7 +7,6 @@ section 6.1 and 6.2.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -32,12 +31,15 @@ CAPABILITIES_POINTER = 0x34
 INTERRUPT_LINE = 0x3C
 INTERRUPT_PIN = 0x3D
 FIRST_CAPABILITY = 0x40
+FIRST_EXTENDED_CAPABILITY = 0x100
 
 COMMAND_MEMORY = 0x0002
 COMMAND_BUS_MASTER = 0x0004
 COMMAND_WRITABLE = 0x0547  # I/O, memory, bus master, parity, SERR#, INTx disable
 STATUS_CAPABILITIES = 0x0010
 STATUS_CLEARABLE = 0xF900  # write 1 to clear
+
+EXTENDED_HEADER = struct.Struct("<I")  # ID 15:0, version 19:16, next 31:20
 
 
 class Capability(Protocol):
@@ -54,6 +56,24 @@ class Capability(Protocol):
 
     def write_mask(self) -> bytes:
         """Which bits of the body the guest can write; a shorter one is padded with 0."""
+        ...
+
+
+class ExtendedCapability(Protocol):
+    """An entry of the extended capability list (PCI Express Base Specification, 7.6)."""
+
+    @property
+    def extended_id(self) -> int:
+        """The capability ID (0..65535)."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The capability's version (1..15)."""
+        ...
+
+    def body(self) -> bytes:
+        """What follows the 4-byte header."""
         ...
 
 
@@ -91,6 +111,8 @@ class ConfigSpace:
         self._writable = bytearray(size)
         self._clearable = bytearray(size)
         self._next_capability = FIRST_CAPABILITY
+        self._next_extended = FIRST_EXTENDED_CAPABILITY
+        self._last_extended = 0
         self._last_link = CAPABILITIES_POINTER
         self._declare(VENDOR_ID, 2, vendor_id)
         self._declare(DEVICE_ID, 2, device_id)
@@ -138,6 +160,27 @@ class ConfigSpace:
         self.reset()
         return offset
 
+    def add_extended_capability(self, capability: ExtendedCapability) -> int:
+        """Append to the extended list; return the offset.  Read-only for the guest.
+
+        Raises ValueError without room: a space of 256 bytes has none.
+        """
+        body = capability.body()
+        offset = self._next_extended
+        end = offset + EXTENDED_HEADER.size + len(body)
+        if end > self.size:
+            raise ValueError("no room for the extended capability")
+        header = capability.extended_id | capability.version << 16
+        EXTENDED_HEADER.pack_into(self._initial, offset, header)
+        self._initial[offset + EXTENDED_HEADER.size : end] = body
+        if self._last_extended:
+            (last,) = EXTENDED_HEADER.unpack_from(self._initial, self._last_extended)
+            EXTENDED_HEADER.pack_into(self._initial, self._last_extended, last | offset << 20)
+        self._last_extended = offset
+        self._next_extended = (end + 3) & ~3
+        self.reset()
+        return offset
+
     def place_bar(self, index: int, bar: Bar) -> None:
         """Declare a BAR's type bits, and its address bits as writable."""
         address_bits = ~(bar.size - 1)
@@ -170,73 +213,3 @@ class ConfigSpace:
         self._initial[offset : offset + size] = value.to_bytes(size, "little")
         self._writable[offset : offset + size] = writable.to_bytes(size, "little")
         self._clearable[offset : offset + size] = clearable.to_bytes(size, "little")
-
-
-class MsixCapability:
-    """MSI-X (PCI Local Bus Specification 3.0, section 6.8.2).
-
-    The client keeps the table and does the masking; the device keeps the room
-    for table and pending bits in its BARs.
-    """
-
-    capability_id = 0x11
-    table_entry_size = 16
-
-    def __init__(
-        self, vectors: int, table_bar: int, table_offset: int, pba_bar: int, pba_offset: int
-    ) -> None:
-        """`vectors` from 1 to 2048; offsets in bytes, multiples of 8.
-
-        Raises ValueError for a value out of range.
-        """
-        if not 1 <= vectors <= 2048:
-            raise ValueError(f"{vectors} MSI-X vectors")
-        for bar, offset in ((table_bar, table_offset), (pba_bar, pba_offset)):
-            if not 0 <= bar < BARS or offset % 8 or not 0 <= offset < 1 << 32:
-                raise ValueError(f"MSI-X structure in BAR {bar} at {offset:#x}")
-        self.vectors = vectors
-        self.table_bar = table_bar
-        self.table_offset = table_offset
-        self.pba_bar = pba_bar
-        self.pba_offset = pba_offset
-
-    def body(self) -> bytes:
-        """Message control, table offset and BIR, pending bits offset and BIR."""
-        return struct.pack(
-            "<HII",
-            self.vectors - 1,
-            self.table_offset | self.table_bar,
-            self.pba_offset | self.pba_bar,
-        )
-
-    def write_mask(self) -> bytes:
-        """MSI-X enable and function mask."""
-        return struct.pack("<H", 0xC000)
-
-    def check(self, sizes: Sequence[int]) -> None:
-        """Check that table and pending bits lie within BARs of these sizes (0: absent).
-
-        Raises ValueError.
-        """
-        table_end = self.table_offset + self.vectors * self.table_entry_size
-        pba_end = self.pba_offset + (self.vectors + 63) // 64 * 8
-        if table_end > sizes[self.table_bar] or pba_end > sizes[self.pba_bar]:
-            raise ValueError("the MSI-X table or its pending bits lie outside their BAR")
-
-
-class VendorCapability:
-    """Vendor-specific (PCI Local Bus Specification 3.0, appendix H): ID, next, length, body."""
-
-    capability_id = 0x09
-
-    def __init__(self, body: bytes) -> None:
-        """`body` follows the length byte; read-only for the guest."""
-        self._body = bytes(body)
-
-    def body(self) -> bytes:
-        """Return the length of the whole capability, then the body."""
-        return bytes([len(self._body) + 3]) + self._body
-
-    def write_mask(self) -> bytes:
-        """Nothing can be written."""
-        return b""

@@ -6,7 +6,19 @@ import struct
 
 import pytest
 
-from pyvfio_user import Bar, ConfigSpace, Device, MsixCapability, SharedMemory, VendorCapability
+from pyvfio_user import (
+    Bar,
+    ConfigSpace,
+    Device,
+    ExpressCapability,
+    IrqType,
+    MsiCapability,
+    MsixCapability,
+    PowerManagementCapability,
+    SerialNumberCapability,
+    SharedMemory,
+    VendorCapability,
+)
 
 
 def make(**options: int) -> ConfigSpace:
@@ -90,6 +102,49 @@ class TestCapabilities:
         with pytest.raises(ValueError, match="no room"):
             config.add_capability(VendorCapability(bytes(50)))
         assert len(config.capabilities) == 1
+
+    def test_msi_lets_the_guest_choose_address_and_data(self) -> None:
+        config = make()
+        offset = config.add_capability(MsiCapability(4))
+        assert config.read(offset, 4) == b"\x05\x00\x84\x00"
+        config.write(offset, b"\xff" * 14)
+        assert config.read(offset, 14) == b"\x05\x00\xf5\x00\xfc" + b"\xff" * 9
+        device = Device(config, {})
+        assert device.irqs.info(IrqType.MSI)[1] == 4
+        for vectors in (0, 3, 64):
+            with pytest.raises(ValueError, match="MSI vectors"):
+                MsiCapability(vectors)
+
+    def test_power_management_has_two_states(self) -> None:
+        config = make()
+        offset = config.add_capability(PowerManagementCapability())
+        config.write(offset + 4, b"\xff\xff")
+        assert word(config, offset + 4) == 0x000B
+        assert word(config, offset + 2) == 0x0003
+
+    def test_express_is_an_endpoint(self) -> None:
+        config = make(size=4096)
+        offset = config.add_capability(ExpressCapability())
+        assert config.read(offset, 4) == b"\x10\x00\x02\x00"
+        assert config.add_capability(VendorCapability(b"")) == offset + 60
+        config.write(offset + 8, b"\xff\xff")
+        assert word(config, offset + 8) == 0x7FFF
+        assert dword(config, offset + 4) == 1 << 15
+
+    def test_extended_ones_form_a_list_of_their_own(self) -> None:
+        config = make(size=4096)
+        first = config.add_extended_capability(SerialNumberCapability(0x0123456789ABCDEF))
+        assert (first, dword(config, first)) == (0x100, 0x00010003)
+        assert config.read(first + 4, 8) == struct.pack("<Q", 0x0123456789ABCDEF)
+        second = config.add_extended_capability(SerialNumberCapability(1))
+        assert dword(config, first) == second << 20 | 0x00010003
+        assert dword(config, second) == 0x00010003
+        config.write(first, b"\xff" * 12)
+        assert dword(config, first) == second << 20 | 0x00010003
+
+    def test_extended_ones_need_the_larger_space(self) -> None:
+        with pytest.raises(ValueError, match="no room"):
+            make().add_extended_capability(SerialNumberCapability(1))
 
     @pytest.mark.parametrize(
         "arguments", [(0, 0, 0, 0, 0), (2049, 0, 0, 0, 0), (1, 6, 0, 0, 0), (1, 0, 4, 0, 0)]
