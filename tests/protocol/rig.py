@@ -126,6 +126,7 @@ class Rig:
                 2: Bar(0x1000, handler=self.registers),
                 3: Bar(0x10000, memory=self.memory),
                 4: Bar(0x1000),
+                5: Bar(0x40000),  # larger than any transfer
             },
             observer=self.observer,
             dma_policy=policy,

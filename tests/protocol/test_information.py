@@ -36,7 +36,7 @@ class TestRegionInfo:
             (1, 0, 0),
             (2, READ | WRITE, 0x1000),
             (4, READ | WRITE, 0x1000),
-            (5, 0, 0),
+            (5, READ | WRITE, 0x40000),
             (6, 0, 0),
             (7, READ | WRITE, 256),
             (8, 0, 0),

@@ -71,6 +71,7 @@ def test_the_probe_describes_everything(rig: Rig, capsys: pytest.CaptureFixture[
         "  BAR 2: 4 KiB, 32-bit",
         "  BAR 3: 64 KiB, 32-bit, mapped 0x0+64 KiB",
         "  BAR 4: 4 KiB, 32-bit",
+        "  BAR 5: 256 KiB, 32-bit",
         "  configuration space: 256 bytes",
         "  INTX: 1 vector, maskable, automasked",
         "  MSIX: 8 vectors, maskable",

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from pyvfio_user import Client
+from pyvfio_user import Client, Reply
 
 from .rig import Asker, Raw, Rig, RigMaker
 
@@ -92,9 +92,11 @@ class TestWrite:
         with Client(rig.path) as client:
             size = client.negotiate()["max_data_xfer_size"]
             assert size == 131072
-            # Larger than any region here: refused for that, and not for its size.
-            error = client.call(10, write(0, 3, bytes(size))).error
-            assert error == errno.EINVAL
+            assert client.call(10, write(1, 5, bytes(size))) == Reply(0, read(1, 5, size))
+            assert client.region_read(5, 1, size) == bytes(size)
+            # One byte more: the message is beyond the limit, and so would the answer be.
+            assert client.call(10, write(0, 5, bytes(size + 1))).error == errno.E2BIG
+            assert client.call(9, read(0, 5, size + 1)).error == errno.EINVAL
             client.region_write(3, 0, b"\x5a" * 0x10000)
             assert bytes(rig.memory.view) == b"\x5a" * 0x10000
             assert client.region_read(3, 0, 0x10000) == b"\x5a" * 0x10000
