@@ -97,7 +97,7 @@ class Connection:
             )
             message.short, message.oversized = self._short, oversized
             self._descriptors, self._short = [], False
-            if stop >= self._end:
+            if stop >= self._end and (fresh or short):
                 self._add(message.descriptors, fresh)
                 message.short |= short
                 fresh, short = [], False
@@ -105,8 +105,9 @@ class Connection:
                 self._skip, stop = stop - self._end, self._end
             self._start = stop
             yield message
-        self._add(self._descriptors, fresh)
-        self._short |= short
+        if fresh or short:
+            self._add(self._descriptors, fresh)
+            self._short |= short
 
     def close(self) -> None:
         """Close descriptors whose message never came whole."""

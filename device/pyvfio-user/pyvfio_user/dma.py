@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sortedcontainers import SortedDict
 
@@ -30,8 +30,7 @@ ADDRESS_END = 1 << 64
 DmaPolicy = Literal["tolerant", "strict"]
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """One range.  Addresses and sizes in bytes.
 
     `backing` is None when the client sent no descriptor: only messages reach
@@ -260,8 +259,10 @@ class DmaTable:
         if not mappings or start >= end:
             return []
         first = mappings.bisect_right(start) - 1
-        if first >= 0 and mappings.peekitem(first)[1].end > start:
-            start = mappings.peekitem(first)[0]
+        if first >= 0:
+            before = mappings.peekitem(first)[1]
+            if before.end > start:
+                start = before.iova
         return [mappings[key] for key in mappings.irange(start, end, inclusive=(True, False))]
 
     def _carve(self, overlap: list[Mapping], start: int, end: int) -> None:

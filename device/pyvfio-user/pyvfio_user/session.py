@@ -26,6 +26,8 @@ Outgoing = tuple[bytes, tuple[int, ...]]  # a message, and the descriptors that 
 LOGGED_REFUSALS = 100  # for each client: a hostile one must not fill the disk
 MULTI_WRITE_SIZE = 8
 
+_ACCESS = tuple(Access(flags) for flags in range(wire.DMA_MAP_FLAGS + 1))
+
 
 class Session:
     """Answers a client.  All methods belong to the protocol thread."""
@@ -133,7 +135,7 @@ class Session:
         if flags & ~wire.DMA_MAP_FLAGS:
             raise RemoteProtocolError(errno.EINVAL, f"DMA_MAP flags {flags:#x}")
         descriptor = message.descriptors.pop() if message.descriptors else None
-        mapping = self._device.dma.map(iova, size, Access(flags), descriptor, offset)
+        mapping = self._device.dma.map(iova, size, _ACCESS[flags], descriptor, offset)
         self._notify(self._device.observer.dma_mapped, mapping)
         return b"", ()
 
