@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from vdxgk_lab.command_line import Accelerator
+from vdxgk_lab.command_line import ACCELERATORS, Accelerator
 from vdxgk_lab.errors import Misconfigured
 from vdxgk_lab.qemu_binary import QemuBinary
 
@@ -93,11 +93,21 @@ def runs_probe(command: tuple[str, ...], accelerator: Literal["kvm", "tcg"]) -> 
     return run.returncode == _VALUE << 1 | 1  # as isa-debug-exit says it
 
 
+def _from_environment() -> Accelerator:
+    text = os.environ.get("ACCEL", "auto")
+    for accelerator in ACCELERATORS:
+        if text == accelerator:
+            return accelerator
+    raise Misconfigured(f"ACCEL={text}: choose one of {', '.join(ACCELERATORS)}.")
+
+
 def choose(wanted: Accelerator, qemu: QemuBinary) -> Literal["kvm", "tcg"]:
-    """KVM where it works, unless told otherwise.
+    """KVM where it works, unless told otherwise, here or by `$ACCEL`.
 
     Raises Misconfigured if KVM is insisted on and does not work.
     """
+    if wanted == "auto":
+        wanted = _from_environment()
     if wanted == "tcg":
         return "tcg"
     reason = why_not_kvm(qemu.command)

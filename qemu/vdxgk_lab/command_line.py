@@ -18,6 +18,7 @@ Accelerator = Literal["auto", "kvm", "tcg"]
 Console = Literal["file", "stdio"]
 
 IOMMUS: tuple[Iommu, ...] = get_args(Iommu)
+ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
 
 GIB = 1 << 30
 _PAGE = 4096

@@ -5,7 +5,6 @@ guest-exec-status).
 """
 
 import base64
-import binascii
 import secrets
 import time
 from collections.abc import Sequence
@@ -122,6 +121,8 @@ def _text(status: dict[str, object], stream: str) -> str:
     if status.get(f"{stream}-truncated"):
         raise GuestError(f"the command wrote more to std{stream} than the guest agent keeps.")
     try:
-        return base64.b64decode(str(status.get(f"{stream}-data", ""))).decode(errors="replace")
-    except binascii.Error as error:
+        return base64.b64decode(str(status.get(f"{stream}-data", "")), validate=True).decode(
+            errors="replace"
+        )
+    except ValueError as error:
         raise GuestError("the guest agent sent malformed output.") from error

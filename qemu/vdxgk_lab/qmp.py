@@ -19,6 +19,9 @@ from vdxgk_lab.errors import VmError, VmLost
 
 _T = TypeVar("_T")
 
+# The guest agent sends a command's whole output in one.
+_LONGEST_LINE = 48 << 20
+
 Json: TypeAlias = Any  # what a JSON document holds
 
 # The library logs each lost connection as an error; here it is an exception.
@@ -56,7 +59,7 @@ class QmpPeer:
         """Prepare; :meth:`connect` talks."""
         self._loop = loop
         self._name = name
-        self._client = QMPClient(name)
+        self._client = QMPClient(name, readbuflen=_LONGEST_LINE)
 
     def connect(self, peer: socket.socket, handshake: bool, timeout: float) -> None:
         """Take over a connected socket.

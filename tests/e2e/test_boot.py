@@ -13,6 +13,7 @@ import pytest
 from vdxgk_lab import accelerator
 from vdxgk_lab.artifacts import Artifacts
 from vdxgk_lab.command_line import IOMMUS, Iommu, MachineConfig
+from vdxgk_lab.device_process import DeviceLost, DeviceProcess
 from vdxgk_lab.errors import GuestError, GuestTimeout, Misconfigured, VmLost
 from vdxgk_lab.machine import Machine
 from vdxgk_lab.pytest_plugin import StartDevice, StartMachine
@@ -55,8 +56,9 @@ def test_commands(vdxgk_start_machine: StartMachine) -> None:
         echoed.check()
 
     assert run(["sh", "-c", "kill -SEGV $$"]).exit_status == 128 + signal.SIGSEGV
-    big = run(["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"])
-    assert big.stdout == "x" * 3_000_000
+    # Its answer is longer than what the QMP library takes by default.
+    big = run(["sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x"])
+    assert big.stdout == "x" * 8_000_000
 
     with pytest.raises(GuestError, match="no-such-program"):
         run(["no-such-program"])
@@ -168,6 +170,33 @@ def test_qemu_dies_with_its_parent(tmp_path: Path, vdxgk_artifacts: Artifacts) -
         assert select.select([descriptor], [], [], 60)[0], "QEMU lives on"
     finally:
         os.close(descriptor)
+
+
+def test_a_terminated_command_leaves_nothing(vdxgk_artifacts: Artifacts, tmp_path: Path) -> None:
+    assert vdxgk_artifacts.initramfs.exists()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", "from vdxgk_lab.cli import main; main()", "boot", "--iommu=none"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+    ) as boot:
+        assert boot.stdout
+        for line in boot.stdout:
+            if b"vdxgk guest:" in line:
+                break
+        boot.terminate()
+    assert boot.returncode == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]  # its logs
+
+
+def test_a_server_that_does_not_start_says_why(vdxgk_run: RunDirectory) -> None:
+    with (
+        pytest.raises(DeviceLost, match="No such option"),
+        DeviceProcess(vdxgk_run.path, ["--flux"]),
+    ):
+        pytest.fail("it started")
 
 
 def test_the_probe_tells_what_runs(vdxgk_artifacts: Artifacts) -> None:

@@ -1,6 +1,8 @@
 """The `vdxgk` command. Each subcommand's module is imported when it is called for."""
 
 import importlib
+import signal
+import sys
 from typing import IO, Any
 
 import click
@@ -67,3 +69,5 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="vdxgk")
 def main() -> None:
     """A virtual GPU for QEMU that proves GPU DMA remapping end to end."""
+    # A terminated command cleans up behind itself, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -6,7 +6,7 @@ import click
 
 from vdxgk.cli import Size
 from vdxgk_lab import artifacts
-from vdxgk_lab.command_line import IOMMUS, Iommu, MachineConfig
+from vdxgk_lab.command_line import ACCELERATORS, IOMMUS, Accelerator, Iommu, MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.machine import Machine
 from vdxgk_lab.run_directory import RunDirectory
@@ -25,11 +25,10 @@ from vdxgk_lab.run_directory import RunDirectory
 )
 @click.option(
     "--accelerator",
-    type=click.Choice(["auto", "kvm", "tcg"]),
-    envvar="ACCEL",
+    type=click.Choice(ACCELERATORS),
     default="auto",
     show_default=True,
-    help="auto takes KVM where it runs guests.",
+    help="auto asks $ACCEL, then takes KVM where it runs guests.",
 )
 @click.option("--kernel-arg", "kernel_args", multiple=True, help="For the guest's command line.")
 @click.option("--qemu-arg", "qemu_args", multiple=True, help="One more word for QEMU's.")
@@ -39,7 +38,7 @@ def boot(
     cpus: int,
     iommu: Iommu,
     dma_bits: int,
-    accelerator: str,
+    accelerator: Accelerator,
     kernel_args: tuple[str, ...],
     qemu_args: tuple[str, ...],
 ) -> None:
@@ -57,7 +56,7 @@ def boot(
             memory=memory,
             cpus=cpus,
             iommu=iommu,
-            accelerator=accelerator,  # type: ignore[arg-type] # click checked it
+            accelerator=accelerator,
             devices=(device.socket,),
             kernel_args=("vdxgk_shell=yes", *kernel_args),
             qemu_args=qemu_args,

@@ -1,5 +1,6 @@
 """Entries of the cache are whole or absent."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def test_the_other_process_waits_and_takes_the_first_ones_entry(tmp_path: Path) 
         cache.entry("thing", "k", slow)
         os._exit(0)
     os.read(started, 1)  # the child is in the middle of its build
+    with (tmp_path / "thing/.lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(go, b"g")
 
     def build(target: Path) -> None:
