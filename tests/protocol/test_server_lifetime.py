@@ -48,8 +48,13 @@ class TestSocket:
             with pytest.raises(ServerError, match="another server is listening at"):
                 make_server(Path(rig.path)).open()
             assert client.device_info()[1] == 9
+
+    def test_a_live_server_does_not_even_see_a_connection(self, rig: Rig) -> None:
+        with pytest.raises(ServerError, match="another server is listening at"):
+            make_server(Path(rig.path)).open()
         with Client(rig.path) as client:
             client.negotiate()
+            assert len(rig.log.named("client_connected")) == 1
 
     def test_a_foreign_server_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
