@@ -26,12 +26,22 @@ class Made:
 
     case: ObjectCase
     evidence: ObjectEvidence
-    created: CreateReply
-    adl: AdlReply
+    created: CreateReply | None = None
+    adapter_object: int = 0
+    adl: AdlReply | None = None
     value: int = 0
     step: int = 0
-    adapter_object: int = 0
     crc: int = 0
+
+    @property
+    def object(self) -> int:
+        """The object's handle; 0 if it could not be made."""
+        return self.created.object if self.created else 0
+
+    @property
+    def logical(self) -> int:
+        """The list's first address; 0 if it could not be made."""
+        return self.adl.logical if self.adl else 0
 
     def expect(self, value: int, step: int) -> int:
         """From now on it should hold this word sequence; returns the CRC32."""
@@ -47,33 +57,32 @@ def exercise(stub: Stub, announced: Announced, case: ObjectCase, number: int) ->
     from that of every other object.
     """
     evidence = ObjectEvidence(case.name, case.type.upper(), case.size)
+    made = Made(case, evidence)
     began = time.monotonic()
     try:
-        made = _make(stub, announced, case, evidence)
+        _make(stub, announced, made)
         _guest_to_device(stub, made, number << 56)
         _device_to_guest(stub, made, number << 56 | 0x5555)
     except StubRefused as refusal:
         evidence.checklist.expect("every call succeeds", False, refusal)
-        return Made(case, evidence, CreateReply.nothing(), AdlReply.nothing())
-    finally:
-        evidence.seconds = time.monotonic() - began
+    evidence.seconds = time.monotonic() - began
     return made
 
 
-def _make(stub: Stub, announced: Announced, case: ObjectCase, evidence: ObjectEvidence) -> Made:
-    created = stub.create(case)
-    adapter_object = created.adapter_object
+def _make(stub: Stub, announced: Announced, made: Made) -> None:
+    case, evidence = made.case, made.evidence
+    made.created = created = stub.create(case)
+    made.adapter_object = created.adapter_object
     if case.late_open:
-        evidence.checklist.equal("no adapter object before Open", adapter_object, 0)
-        adapter_object = stub.open(created.object)
+        evidence.checklist.equal("no adapter object before Open", created.adapter_object, 0)
+        made.adapter_object = stub.open(created.object)
     evidence.runs = [list(run) for run in created.runs]
     evidence.run_count = created.run_count
     _check_memory(case, created, evidence)
-    adl = stub.allocate_adl(adapter_object, case.capacity, prefer_contiguous=True)
-    evidence.logical = adl.logical
-    evidence.mappings = announced(adl.logical)
-    _check_list(case, created, adl, evidence)
-    return Made(case, evidence, created, adl, adapter_object=adapter_object)
+    made.adl = stub.allocate_adl(made.adapter_object, case.capacity, prefer_contiguous=True)
+    evidence.logical = made.logical
+    evidence.mappings = announced(made.logical)
+    _check_list(case, created, made.adl, evidence)
 
 
 def _check_memory(case: ObjectCase, created: CreateReply, evidence: ObjectEvidence) -> None:
@@ -126,9 +135,9 @@ def _guest_to_device(stub: Stub, made: Made, value: int) -> None:
     """The guest writes through its CPU mapping, the device reads through the IOMMU."""
     check, size = made.evidence.checklist, made.case.size
     expected = made.expect(value, GUEST_STEP)
-    written = stub.write(made.created.object, size, value, GUEST_STEP)
+    written = stub.write(made.object, size, value, GUEST_STEP)
     check.equal("the guest wrote what was meant", written, expected)
-    read = stub.device_crc32(made.adl.logical, size)
+    read = stub.device_crc32(made.logical, size)
     if check.equal("the device reads what the guest wrote", read, expected):
         made.evidence.bytes_read = size
 
@@ -137,7 +146,7 @@ def _device_to_guest(stub: Stub, made: Made, value: int) -> None:
     """The device writes through the IOMMU, the guest reads through its CPU mapping."""
     check, size = made.evidence.checklist, made.case.size
     made.expect(value, DEVICE_STEP)
-    filled = stub.device_fill(made.adl.logical, size, value, DEVICE_STEP)
+    filled = stub.device_fill(made.logical, size, value, DEVICE_STEP)
     check.expect("the device writes without a fault", filled)
     problem = read_back(stub, made)
     if check.expect("the guest reads what the device wrote", problem is None, problem):
@@ -146,7 +155,7 @@ def _device_to_guest(stub: Stub, made: Made, value: int) -> None:
 
 def read_back(stub: Stub, made: Made) -> str | None:
     """What is wrong with the object's content, seen by the guest; None: nothing."""
-    found = stub.read(made.created.object, made.case.size, made.value, made.step)
+    found = stub.read(made.object, made.case.size, made.value, made.step)
     if found.mismatch is not None:
         return f"first difference at offset {found.mismatch:#x}"
     if found.crc32 != made.crc:
@@ -156,10 +165,10 @@ def read_back(stub: Stub, made: Made) -> str | None:
 
 def tear_down(stub: Stub, made: Made) -> None:
     """Free the list and destroy the object; what fails is noted in the evidence."""
-    if not made.created.object:
-        return
     try:
-        stub.free_adl(made.adl.id)
-        stub.destroy(made.created.object, made.adapter_object)
+        if made.adl:
+            stub.free_adl(made.adl.id)
+        if made.created:
+            stub.destroy(made.object, made.adapter_object)
     except StubRefused as refusal:
         made.evidence.checklist.expect("freed and destroyed", False, refusal)

@@ -75,10 +75,10 @@ def messages_reach_remapped_memory(stub: Stub, announced: Callable[[int], int]) 
     size = made.case.size
     check = evidence.checklist
     check.expect("descriptors work", made.evidence.ok, made.evidence.checklist.failures)
-    read = stub.device_crc32(made.adl.logical, size, messages=True)
+    read = stub.device_crc32(made.logical, size, messages=True)
     check.equal("QEMU's IOMMU leads to the same bytes", read, made.crc)
     made.expect(7, GUEST_STEP)
-    filled = stub.device_fill(made.adl.logical, size, 7, GUEST_STEP, messages=True)
+    filled = stub.device_fill(made.logical, size, 7, GUEST_STEP, messages=True)
     check.expect("messages write without a fault", filled)
     problem = read_back(stub, made)
     check.expect("the guest reads what messages wrote", problem is None, problem)
@@ -91,7 +91,7 @@ def nothing_granted_is_refused(
     guest: Guest, stub: Stub, device: DeviceStatus, made: Made
 ) -> ScenarioEvidence:
     """The device reads just behind a list, where nothing was ever granted."""
-    address = made.adl.logical + made.case.capacity
+    address = made.logical + made.case.capacity
     evidence = ScenarioEvidence(f"read  {address:#011x}", "nothing mapped")
     refused = _Refusal(guest, stub, device, evidence.checklist, address)
     refused.try_(
@@ -106,11 +106,13 @@ def a_freed_list_is_refused(
 ) -> ScenarioEvidence:
     """The device writes to a list that was just freed; its object still exists."""
     made = exercise(stub, announced, ObjectCase("MDL", "mdl", 64 << 10), 0xF0)
-    address = made.adl.logical
+    address = made.logical
     evidence = ScenarioEvidence(f"write {address:#011x}", "freed list")
     check = evidence.checklist
     check.expect("the list worked before", made.evidence.ok, made.evidence.checklist.failures)
-    stub.free_adl(made.adl.id)
+    if made.adl:
+        stub.free_adl(made.adl.id)
+        made.adl = None
     refused = _Refusal(guest, stub, device, check, address)
     refused.try_(
         lambda messages: stub.dma("fill", destination=address, size=PAGE, messages=messages),
@@ -118,7 +120,7 @@ def a_freed_list_is_refused(
     )
     problem = read_back(stub, made)
     check.expect("nothing changed", problem is None, problem)
-    stub.destroy(made.created.object, made.adapter_object)
+    tear_down(stub, made)
     return evidence
 
 
@@ -181,7 +183,7 @@ def contents_survived(stub: Stub, made: Sequence[Made]) -> ScenarioEvidence:
     evidence = ScenarioEvidence("contents")
     total = 0
     for item in made:
-        if not item.created.object:
+        if not item.created:
             continue
         problem = read_back(stub, item)
         evidence.checklist.expect(f"{item.case.name} {item.case.size}", problem is None, problem)

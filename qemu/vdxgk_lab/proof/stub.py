@@ -33,11 +33,6 @@ class CreateReply:
     run_count: int
     runs: list[tuple[int, int]]
 
-    @classmethod
-    def nothing(cls) -> CreateReply:
-        """In place of an object that could not be made."""
-        return cls(0, 0, 0, [])
-
 
 @dataclass(frozen=True, slots=True)
 class AdlReply:
@@ -47,11 +42,6 @@ class AdlReply:
     logical: int
     page_count: int
     contiguous: bool
-
-    @classmethod
-    def nothing(cls) -> AdlReply:
-        """In place of a list that could not be made."""
-        return cls(0, 0, 0, False)
 
 
 @dataclass(frozen=True, slots=True)

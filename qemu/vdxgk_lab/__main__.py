@@ -1,0 +1,5 @@
+"""`python -m vdxgk_lab`: the `vdxgk` command."""
+
+from vdxgk_lab.cli import main
+
+main(prog_name="vdxgk")
