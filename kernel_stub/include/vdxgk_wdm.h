@@ -72,7 +72,8 @@ typedef struct _BUS_INTERFACE_STANDARD {
  *
  * VdxgkQueryBusInterface stands for IRP_MN_QUERY_INTERFACE sent to the PDO.
  * On success the caller owns a reference (InterfaceDereference).
- * ExAllocatePool2 returns zeroed memory, or NULL.
+ * ExAllocatePool2 returns zeroed memory, or NULL.  KeDelayExecutionThread's
+ * interval is in units of 100 ns, negative: from now on.
  */
 #define POOL_FLAG_NON_PAGED 0x40ull
 
@@ -80,5 +81,7 @@ NTSTATUS VdxgkQueryBusInterface(DEVICE_OBJECT *PhysicalDeviceObject,
 				BUS_INTERFACE_STANDARD *Interface);
 PVOID ExAllocatePool2(ULONG64 Flags, SIZE_T NumberOfBytes, ULONG Tag);
 void ExFreePoolWithTag(PVOID Memory, ULONG Tag);
+NTSTATUS KeDelayExecutionThread(UCHAR WaitMode, BOOLEAN Alertable,
+				LARGE_INTEGER *Interval);
 
 #endif

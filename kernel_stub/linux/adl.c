@@ -150,7 +150,8 @@ static NTSTATUS make_live(struct vdxgk_device *dev, struct vdxgk_adl *adl,
 	NTSTATUS status = STATUS_DEVICE_PROTOCOL_ERROR;
 	bool committing = false;
 
-	if (!result->mapping_count || result->mapping_count > page_count ||
+	if (!adl->object || page_count > adl->object->size >> PAGE_SHIFT ||
+	    !result->mapping_count || result->mapping_count > page_count ||
 	    result->page_count != page_count)
 		goto give_up;
 	adl->mappings = kvcalloc(result->mapping_count, sizeof(*adl->mappings),

@@ -13,9 +13,10 @@ static char *mode = "auto";
 module_param(mode, charp, 0444);
 MODULE_PARM_DESC(mode, "how memory is addressed: auto, physical or logical");
 
+static u32 wanted_mode; /* VDXGK_MODE_*, from `mode` */
 static DEFINE_IDA(ids);
 
-static int wanted_mode(u32 *wanted)
+static int parse_mode(void)
 {
 	static const char *const names[] = {
 		[VDXGK_MODE_AUTO] = "auto",
@@ -26,10 +27,11 @@ static int wanted_mode(u32 *wanted)
 
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!strcmp(names[i], mode)) {
-			*wanted = i;
+			wanted_mode = i;
 			return 0;
 		}
 	}
+	pr_err("vdxgk: mode=%s is none of auto, physical, logical\n", mode);
 	return -EINVAL;
 }
 
@@ -267,12 +269,7 @@ static int vdxgk_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (!dev)
 		return -ENOMEM;
 	dev->cap = cap;
-	ret = wanted_mode(&dev->wanted_mode);
-	if (ret) {
-		dev_err(&pdev->dev, "mode=%s is none of auto, physical, logical\n",
-			mode);
-		goto put;
-	}
+	dev->wanted_mode = wanted_mode;
 	ret = pci_enable_device_mem(pdev);
 	if (ret)
 		goto put;
@@ -341,9 +338,11 @@ static struct pci_driver vdxgk_driver = {
 
 static int __init vdxgk_init(void)
 {
-	NTSTATUS status = DriverEntry(NULL, NULL);
+	int ret = parse_mode();
 
-	if (!NT_SUCCESS(status))
+	if (ret)
+		return ret;
+	if (!NT_SUCCESS(DriverEntry(NULL, NULL)))
 		return -EINVAL;
 	return pci_register_driver(&vdxgk_driver);
 }

@@ -3,6 +3,7 @@
  * What the miniport finds of Windows beside Dxgkrnl: pool memory, the bus
  * interface of its PDO, and the registration of its table.
  */
+#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/slab.h>
@@ -31,6 +32,18 @@ PVOID ExAllocatePool2(ULONG64 flags, SIZE_T size, ULONG tag)
 void ExFreePoolWithTag(PVOID memory, ULONG tag)
 {
 	kvfree(memory);
+}
+
+NTSTATUS KeDelayExecutionThread(UCHAR wait_mode, BOOLEAN alertable,
+				LARGE_INTEGER *interval)
+{
+	u64 microseconds;
+
+	if (interval->QuadPart > 0)
+		return STATUS_NOT_SUPPORTED; /* no absolute times here */
+	microseconds = min_t(u64, -interval->QuadPart / 10, USEC_PER_SEC);
+	usleep_range(microseconds, 2 * microseconds + 1);
+	return STATUS_SUCCESS;
 }
 
 static void bus_reference(PVOID context)

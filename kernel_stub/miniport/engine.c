@@ -113,6 +113,36 @@ static void drain(struct miniport_engine *engine)
 	r->consumer = engine->completion_consumer;
 }
 
+static BOOLEAN busy(const struct miniport_engine *engine)
+{
+	ULONG i;
+
+	for (i = 0; i < VDXGK_RING_ENTRIES; i++)
+		if (engine->fences[i].state == MINIPORT_FENCE_PENDING)
+			return 1;
+	return 0;
+}
+
+/*
+ * Wait until the engine is done with all commands: afterwards it touches no
+ * memory.  Bounded, since a device may be silent for ever.
+ */
+NTSTATUS miniport_engine_quiesce(struct miniport_engine *engine)
+{
+	LARGE_INTEGER millisecond = { .QuadPart = -10000 };
+	ULONG left;
+
+	for (left = MINIPORT_QUIESCE_MS; left; left--) {
+		drain(engine);
+		if (!busy(engine))
+			return STATUS_SUCCESS;
+		if (engine->broken)
+			return STATUS_DEVICE_PROTOCOL_ERROR;
+		KeDelayExecutionThread(0, 0, &millisecond);
+	}
+	return STATUS_IO_TIMEOUT;
+}
+
 /*
  * Guarantees: on success the command is in the ring, its fence is in
  * command->fence, and the doorbell is rung if the engine sleeps.

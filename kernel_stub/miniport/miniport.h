@@ -21,6 +21,9 @@
 #define MINIPORT_ADLS 16384
 #define MINIPORT_VIEWS 4096
 
+/* How long StopDevice waits for the engine: a command moves 1 GiB at most. */
+#define MINIPORT_QUIESCE_MS 10000
+
 struct miniport_object {
 	HANDLE object; /* NULL: the slot is free */
 	HANDLE adapter_object;
@@ -88,6 +91,7 @@ NTSTATUS miniport_find_device(struct miniport *mp);
 /* engine.c */
 NTSTATUS miniport_engine_start(struct miniport *mp);
 void miniport_engine_stop(struct miniport *mp);
+NTSTATUS miniport_engine_quiesce(struct miniport_engine *engine);
 NTSTATUS miniport_engine_submit(struct miniport_engine *engine,
 				struct vdxgk_engine_command *command);
 NTSTATUS miniport_engine_poll(struct miniport_engine *engine,
