@@ -222,6 +222,17 @@ class TestStop:
         assert raw.at_end()
         raw.close()
 
+    def test_giving_a_client_up_does_not_reset_it_either(self, rig: Rig, raw: Raw) -> None:
+        """A broken message, and more behind it than one receive takes."""
+        rig.registers.gate = threading.Event()
+        raw.message(9, struct.pack("=QII", 0, 2, 4))
+        raw.message(13, size=0)
+        for _ in range(10):
+            raw.send(bytes(8192))
+        rig.registers.gate.set()
+        assert raw.reply()[3] == 0
+        assert raw.at_end()
+
     def test_works_without_a_client(self, make_rig: RigMaker) -> None:
         rig = make_rig()
         rig.server.stop()

@@ -9,9 +9,10 @@ from .dma import DmaPolicy, DmaTable, Mapping
 from .irq import Irqs, IrqType
 from .message_dma import MessageDma
 from .pci import BARS, ConfigSpace
-from .region import Bar
+from .region import Bar, Rom
 
 REGIONS = 9  # VFIO_PCI_NUM_REGIONS: six BARs, ROM, configuration space, VGA
+ROM_REGION = 6
 CONFIG_REGION = 7
 
 
@@ -60,10 +61,15 @@ class Device:
         config: ConfigSpace,
         bars: MappingOf[int, Bar],
         *,
+        rom: bytes | None = None,
         observer: DeviceObserver | None = None,
         dma_policy: DmaPolicy = "tolerant",
     ) -> None:
-        """Put the parts together.  Raises ValueError if they do not fit."""
+        """Put the parts together.  Raises ValueError if they do not fit.
+
+        `rom` is an expansion ROM's image, of at most 128 KiB: QEMU reads it
+        in one access.
+        """
         self.config = config
         self.bars = dict(bars)
         self.observer = observer or DeviceObserver()
@@ -76,6 +82,11 @@ class Device:
                 raise ValueError(f"BAR {index} does not fit")
             taken |= slots
             config.place_bar(index, bar)
+        self.regions: dict[int, Bar | Rom] = {**self.bars}
+        if rom is not None:
+            region = Rom(rom)
+            config.place_rom(region.size)
+            self.regions[ROM_REGION] = region
         self.irqs = Irqs(self._irq_counts())
 
     def trigger(self, irq_type: IrqType, vector: int) -> bool:

@@ -27,11 +27,15 @@ LATENCY_TIMER = 0x0D
 BAR0 = 0x10
 SUBSYSTEM_VENDOR_ID = 0x2C
 SUBSYSTEM_ID = 0x2E
+ROM_BAR = 0x30
 CAPABILITIES_POINTER = 0x34
 INTERRUPT_LINE = 0x3C
 INTERRUPT_PIN = 0x3D
 FIRST_CAPABILITY = 0x40
 FIRST_EXTENDED_CAPABILITY = 0x100
+
+ROM_ENABLE = 0x1
+LEAST_ROM = 2048  # the expansion ROM register has address bits 31:11
 
 COMMAND_MEMORY = 0x0002
 COMMAND_BUS_MASTER = 0x0004
@@ -138,6 +142,16 @@ class ConfigSpace:
         """Whether the device decodes its memory BARs (COMMAND, bit 1)."""
         return bool(self._bytes[COMMAND] & COMMAND_MEMORY)
 
+    def set_status(self, bits: int) -> None:
+        """Set error bits of STATUS, which the guest clears by writing 1 (section 6.2.3).
+
+        Raises ValueError for any other bit.
+        """
+        if bits & ~STATUS_CLEARABLE:
+            raise ValueError(f"STATUS bits {bits:#x}")
+        value = int.from_bytes(self._bytes[STATUS : STATUS + 2], "little") | bits
+        self._bytes[STATUS : STATUS + 2] = value.to_bytes(2, "little")
+
     def add_capability(self, capability: Capability) -> int:
         """Append to the capability list; return the capability's offset.
 
@@ -188,6 +202,16 @@ class ConfigSpace:
         self._declare(low, 4, bar.type_bits, writable=address_bits & 0xFFFF_FFF0)
         if bar.is_64bit:
             self._declare(low + 4, 4, 0, writable=(address_bits >> 32) & 0xFFFF_FFFF)
+        self.reset()
+
+    def place_rom(self, size: int) -> None:
+        """Declare the expansion ROM register (6.2.5.2); `size` is a power of two from 2048 on.
+
+        Raises ValueError for another size.
+        """
+        if not LEAST_ROM <= size <= 1 << 31 or size & (size - 1):
+            raise ValueError(f"expansion ROM of {size} bytes is no power of two from {LEAST_ROM}")
+        self._declare(ROM_BAR, 4, 0, writable=(-size & 0xFFFF_FFFF) | ROM_ENABLE)
         self.reset()
 
     def read(self, offset: int, count: int) -> bytes:

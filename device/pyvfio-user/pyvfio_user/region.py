@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from . import wire
+from .pci import LEAST_ROM
 
 if TYPE_CHECKING:
     from .backing import SharedMemory
 
+MOST_ROM = 128 << 10  # QEMU reads a ROM in one access, which our limit on transfers bounds
+ROM_PADDING = b"\xff"  # what an unprogrammed ROM holds
 LEAST_BAR = 16  # PCI: bits 3:0 of a memory BAR are flags
 MOST_BAR = 1 << 62
 
@@ -130,6 +133,35 @@ class Bar:
         if position < end:
             parts.append((position, end - position, None))
         return parts
+
+
+class Rom:
+    """An expansion ROM: read-only, its image padded to a power of two."""
+
+    areas: tuple[tuple[int, int], ...] = ()
+    memory = None
+
+    def __init__(self, image: bytes) -> None:
+        """Take the image.  Raises ValueError if it is empty or larger than 128 KiB."""
+        if not 0 < len(image) <= MOST_ROM:
+            raise ValueError(f"expansion ROM image of {len(image)} bytes")
+        self.size = max(LEAST_ROM, 1 << (len(image) - 1).bit_length())
+        self._bytes = image.ljust(self.size, ROM_PADDING)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Serve a read by message."""
+        return self._bytes[offset : offset + count]
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Ignore a write, as a ROM does."""
+
+    def info_flags(self) -> int:
+        """VFIO_REGION_INFO flags."""
+        return wire.REGION_READ
+
+    def capabilities(self) -> bytes:
+        """No capabilities."""
+        return b""
 
 
 def _checked_areas(

@@ -167,7 +167,7 @@ class Session:
         if index >= REGIONS:
             raise RemoteProtocolError(errno.EINVAL, f"region {index}")
         fixed = wire.REGION_INFO.size
-        bar = self._device.bars.get(index)
+        bar = self._device.regions.get(index)
         if bar is None:
             size = self._device.config.size if index == CONFIG_REGION else 0
             flags = wire.REGION_READ | wire.REGION_WRITE if size else 0
@@ -201,7 +201,7 @@ class Session:
         if index == CONFIG_REGION:
             data = self._device.config.read(offset, count)
         else:
-            data = self._device.bars[index].read(offset, count)
+            data = self._device.regions[index].read(offset, count)
         return wire.REGION_ACCESS.pack(offset, index, count) + data, ()
 
     def _region_write(self, fields: tuple[Any, ...], message: Message) -> Outgoing:
@@ -239,10 +239,10 @@ class Session:
         if index == CONFIG_REGION:
             self._device.config.write(offset, data)
         else:
-            self._device.bars[index].write(offset, data)
+            self._device.regions[index].write(offset, data)
 
     def _check_access(self, index: int, offset: int, count: int) -> None:
-        bar = self._device.bars.get(index)
+        bar = self._device.regions.get(index)
         size = bar.size if bar else self._device.config.size if index == CONFIG_REGION else 0
         if not size:
             raise RemoteProtocolError(errno.EINVAL, f"no region {index}")

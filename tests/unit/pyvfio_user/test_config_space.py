@@ -64,8 +64,14 @@ class TestHeader:
     def test_status_errors_are_cleared_by_a_one(self) -> None:
         config = make()
         config.add_capability(VendorCapability(b""))
+        config.set_status(0xA800)
+        assert word(config, 6) == 0xA810
+        config.write(6, b"\x00\x20")
+        assert word(config, 6) == 0x8810
         config.write(6, b"\xff\xff")
         assert word(config, 6) == 0x0010
+        with pytest.raises(ValueError, match="STATUS"):
+            config.set_status(0x0010)
 
     @pytest.mark.parametrize(
         "options",
