@@ -2,19 +2,23 @@
 
 An entry is built in a temporary sibling and renamed into place, so whatever
 has its final name is whole.  An interrupted build leaves a temporary
-directory, which the next build of the same kind removes.
+directory, which the next build of the same kind removes; and what nobody
+used for a month goes with it.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = ".tmp-"
+_UNUSED_SECONDS = 30 * 24 * 3600
 
 
 def default_root() -> Path:
@@ -64,11 +68,12 @@ class Cache:
         """
         final = self.path(kind, key)
         if final.is_dir():
+            _mark_used(final)
             return final
         with self.lock(kind):
             if final.is_dir():
                 return final
-            for stale in final.parent.glob(_TEMPORARY + "*"):
+            for stale in (*final.parent.glob(_TEMPORARY + "*"), *_unused(final.parent)):
                 remove_tree(stale)
             temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=final.parent))
             try:
@@ -90,9 +95,20 @@ class Cache:
             yield
 
 
+def _mark_used(entry: Path) -> None:
+    with contextlib.suppress(OSError):  # a cache may be read-only
+        os.utime(entry)
+
+
+def _unused(directory: Path) -> Iterator[Path]:
+    limit = time.time() - _UNUSED_SECONDS
+    for entry in directory.iterdir():
+        if entry.is_dir() and entry.stat().st_mtime < limit:
+            yield entry
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory tree, unwritable directories included."""
-
     for directory, _, _ in os.walk(path):
         Path(directory).chmod(0o755)
     shutil.rmtree(path, ignore_errors=True)

@@ -96,6 +96,21 @@ def test_the_other_process_waits_and_takes_the_first_ones_entry(tmp_path: Path) 
         os.close(descriptor)
 
 
+def test_what_nobody_used_for_a_month_goes(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def build(target: Path) -> None:
+        (target / "product").touch()
+
+    used, unused = (cache.entry("thing", key, build) for key in ("used", "unused"))
+    for entry in (used, unused):
+        os.utime(entry, (0, 0))
+    assert cache.entry("thing", "used", build) == used
+    cache.entry("thing", "new", build)
+    assert used.exists()
+    assert not unused.exists()
+
+
 def test_keys_change_with_the_parts_and_their_borders() -> None:
     keys = {key_of(parts) for parts in ([], [""], ["a"], ["ab"], ["a", "b"], ["b", "a"], [b"a\0"])}
     assert len(keys) == 7
