@@ -82,7 +82,7 @@ class Device:
                 raise ValueError(f"BAR {index} does not fit")
             taken |= slots
             config.place_bar(index, bar)
-        self.regions: dict[int, Bar | Rom] = {**self.bars}
+        self.regions = dict(self.bars)
         if rom is not None:
             region = Rom(rom)
             config.place_rom(region.size)

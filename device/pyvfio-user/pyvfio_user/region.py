@@ -135,33 +135,23 @@ class Bar:
         return parts
 
 
-class Rom:
-    """An expansion ROM: read-only, its image padded to a power of two."""
-
-    areas: tuple[tuple[int, int], ...] = ()
-    memory = None
+class Rom(Bar):
+    """An expansion ROM: an image, padded to a power of two, that ignores writes."""
 
     def __init__(self, image: bytes) -> None:
         """Take the image.  Raises ValueError if it is empty or larger than 128 KiB."""
         if not 0 < len(image) <= MOST_ROM:
             raise ValueError(f"expansion ROM image of {len(image)} bytes")
-        self.size = max(LEAST_ROM, 1 << (len(image) - 1).bit_length())
+        super().__init__(max(LEAST_ROM, 1 << (len(image) - 1).bit_length()))
         self._bytes = image.ljust(self.size, ROM_PADDING)
 
     def read(self, offset: int, count: int) -> bytes:
         """Serve a read by message."""
         return self._bytes[offset : offset + count]
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Ignore a write, as a ROM does."""
-
     def info_flags(self) -> int:
         """VFIO_REGION_INFO flags."""
         return wire.REGION_READ
-
-    def capabilities(self) -> bytes:
-        """No capabilities."""
-        return b""
 
 
 def _checked_areas(
