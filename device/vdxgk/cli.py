@@ -96,6 +96,7 @@ def serve(
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
     from vdxgk.adapter import AdapterOptions  # noqa: PLC0415
+    from vdxgk.control import ControlError  # noqa: PLC0415
     from vdxgk.memory.backend import Quotas  # noqa: PLC0415
     from vdxgk.serve import serve as serve_adapter  # noqa: PLC0415
 
@@ -109,7 +110,7 @@ def serve(
     )
     try:
         serve_adapter(socket_path, control_path or f"{socket_path}.control", options, ready_fd)
-    except (ServerError, OSError) as error:
+    except (ServerError, ControlError) as error:
         raise click.ClickException(str(error)) from error
 
 

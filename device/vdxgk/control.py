@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import socketserver
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,16 +30,19 @@ class ControlError(Exception):
 
 
 class ControlServer:
-    """Serves ``commands`` at ``path``, for the owner of the process only."""
+    """Serves ``commands`` at ``path``, for the owner of the process only.
+
+    Raises ControlError if ``path`` cannot be had.
+    """
 
     def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
         self._path = path
-        # Exclusive use of the path is settled by the device socket's lock.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
         old_mask = os.umask(0o177)
         try:
+            _remove_stale_socket(path)
             self._server = _Server(path, commands)
+        except OSError as error:
+            raise ControlError(f"cannot listen at {path}: {error.strerror or error}") from error
         finally:
             os.umask(old_mask)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -53,6 +57,23 @@ class ControlServer:
         self._server.server_close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Remove what a server that was killed left behind, and nothing else."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ControlError(f"{path} exists and is no socket; it is left alone")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise ControlError(f"another server is listening at {path}; choose another path")
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

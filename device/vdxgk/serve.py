@@ -21,7 +21,7 @@ def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd
     """Serve until SIGTERM or SIGINT.
 
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
-    Raises pyvfio_user.ServerError if the socket cannot be had.
+    Raises pyvfio_user.ServerError or ControlError if a socket cannot be had.
     """
     log = structlog.get_logger("vdxgk")
     adapter = Adapter(options)

@@ -1,0 +1,156 @@
+"""The adapter's commands: mistakes get a sentence, and cost nobody anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vdxgk.cli import Size, main
+from vdxgk.control import ControlError, ask
+
+
+@contextmanager
+def served(path: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`serve` in a process of its own, until told to stop."""
+    ready, theirs = os.pipe()
+    command = [sys.executable, "-m", "vdxgk", "serve", "--socket", str(path)]
+    process = subprocess.Popen(
+        [*command, "--ready-fd", str(theirs), *options],
+        pass_fds=[theirs],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    try:
+        assert os.read(ready, 1), process.communicate()
+        yield process
+    finally:
+        os.close(ready)
+        process.terminate()
+        process.wait(20)
+        assert process.stderr
+        process.stderr.close()
+
+
+def serve(*arguments: str) -> str:
+    """What `serve` complains about."""
+    result = CliRunner().invoke(main, ["serve", *arguments])
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_a_second_server_is_refused_and_the_first_lives_on(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with served(path):
+        assert "another server is listening" in serve("--socket", str(path))
+        assert ask(f"{path}.control", "query-status")["connected"] is False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with served(tmp_path / "s") as process:
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_server_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
+    with served(tmp_path / "s") as process:
+        process.kill()
+    assert (tmp_path / "s").is_socket()
+    with served(tmp_path / "s"):
+        assert ask(str(tmp_path / "s.control"), "query-status")["objects"] == []
+
+
+@pytest.mark.parametrize("which", ["--socket", "--control"])
+def test_files_of_others_are_left_alone(tmp_path: Path, which: str) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.write_text("gold")
+    options = {"--socket": str(tmp_path / "s"), which: str(treasure)}
+    words = [word for pair in options.items() for word in pair]
+    assert f"{treasure} exists and is no socket" in serve(*words)
+    assert treasure.read_text() == "gold"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Missing option '--socket'"),
+        (["--socket", "/nonexistent/s"], "cannot listen at /nonexistent/s"),
+        (["--socket", "s" * 200], "too long"),
+        (["--socket", "s", "--dma-bits", "16"], "28<=x<=64"),
+        (["--socket", "s", "--vram", "3M"], "power of two from 4M to 256M"),
+        (["--socket", "s", "--vram", "lots"], "is not a size"),
+        (["--socket", "s", "--dma-policy", "lax"], "'tolerant', 'strict'"),
+    ],
+)
+def test_bad_options(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert sentence in serve(*arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_of_nobody(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["status", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "No such file" in result.output
+
+
+def test_status(tmp_path: Path) -> None:
+    with served(tmp_path / "s", "--dma-bits", "40"):
+        control = str(tmp_path / "s.control")
+        text = CliRunner().invoke(main, ["status", control])
+        assert "not started, 40 address bits" in text.output
+        data = CliRunner().invoke(main, ["status", control, "--json"])
+        assert json.loads(data.output)["dma_bits"] == 40
+
+
+def test_the_control_door_answers_nonsense(tmp_path: Path) -> None:
+    with served(tmp_path / "s"):
+        control = str(tmp_path / "s.control")
+        for line in (
+            b"\n",
+            b"[]\n",
+            b"{}\n",
+            b'{"execute": 7}\n',
+            b"\xff\xfe\n",
+            b"[" * 9000 + b"\n",
+        ):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(20)
+                connection.connect(control)
+                with connection.makefile("rwb") as stream:
+                    assert "QMP" in json.loads(stream.readline())
+                    stream.write(line + b"\n")
+                    stream.flush()
+                    assert "error" in json.loads(stream.readline())
+        with pytest.raises(ControlError, match="--misbehave"):
+            ask(control, "misbehave", kind="stray-write")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(control)
+            with connection.makefile("rwb") as stream:
+                stream.readline()
+                stream.write(b"x" * (1 << 17))
+                stream.flush()
+                assert "at most" in json.loads(stream.readline())["error"]["desc"]
+        assert ask(control, "query-status")["connected"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), ("64K", 65536), ("16m", 16 << 20), ("2GiB", 2 << 30)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert Size().convert(text, None, None) == size
