@@ -8,6 +8,7 @@ import os
 import select
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,8 +75,11 @@ class RawGuest:
     # ---- rings -------------------------------------------------------------
 
     def wait(self, vector: int) -> None:
-        ready, _, _ = select.select([self.eventfds[vector]], [], [], LIMIT)
-        assert ready, f"no interrupt on vector {vector}"
+        """Until the interrupt; a register access now and then answers DMA messages meanwhile."""
+        end = time.monotonic() + LIMIT
+        while not select.select([self.eventfds[vector]], [], [], 0.01)[0]:
+            assert time.monotonic() < end, f"no interrupt on vector {vector}"
+            self.read(layout.REG_STATUS)
         os.eventfd_read(self.eventfds[vector])
 
     def produce(self, ring: int, base: int, entry: bytes, doorbell: int) -> None:
