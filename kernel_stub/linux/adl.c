@@ -101,6 +101,38 @@ static bool plausible(const struct vdxgk_adl *adl, u64 page_count)
 	return pages == page_count;
 }
 
+/* The mappings must lead to the object's own pages, in order, from byte
+ * `offset` of it on: an error of the backend must not expose others. */
+static bool leads_to_object(const struct vdxgk_adl *adl, u64 offset)
+{
+	const struct vdxgk_object *object = adl->object;
+	u32 i, run = 0;
+
+	while (run < object->run_count && offset >= object->runs[run].size)
+		offset -= object->runs[run++].size;
+	for (i = 0; i < adl->mapping_count; i++) {
+		u64 physical = adl->mappings[i].physical;
+		u64 left = adl->mappings[i].size;
+
+		while (left) {
+			u64 part;
+
+			if (run == object->run_count ||
+			    physical != object->runs[run].base + offset)
+				return false;
+			part = min_t(u64, left, object->runs[run].size - offset);
+			physical += part;
+			left -= part;
+			offset += part;
+			if (offset == object->runs[run].size) {
+				offset = 0;
+				run++;
+			}
+		}
+	}
+	return true;
+}
+
 static bool in_a_row(const struct vdxgk_adl *adl)
 {
 	u32 i;
@@ -144,7 +176,7 @@ static NTSTATUS describe(struct vdxgk_adl *adl,
 static NTSTATUS make_live(struct vdxgk_device *dev, struct vdxgk_adl *adl,
 			  const struct vdxgk_allocate_adl_result *result,
 			  const struct vdxgk_mapping *list, u32 have,
-			  u64 page_count)
+			  u64 offset, u64 page_count)
 {
 	struct vdxgk_adl_args args = adl_args(adl);
 	NTSTATUS status = STATUS_DEVICE_PROTOCOL_ERROR;
@@ -168,7 +200,7 @@ static NTSTATUS make_live(struct vdxgk_device *dev, struct vdxgk_adl *adl,
 	if (!NT_SUCCESS(status))
 		goto give_up;
 	status = STATUS_DEVICE_PROTOCOL_ERROR;
-	if (!plausible(adl, page_count) ||
+	if (!plausible(adl, page_count) || !leads_to_object(adl, offset) ||
 	    (result->map_needed && !dev->domain.domain))
 		goto give_up;
 	status = describe(adl, result);
@@ -224,7 +256,7 @@ NTSTATUS vdxgk_adl_allocate(struct vdxgk_device *dev,
 	adl->object = vdxgk_object_find_opened(dev, adl->adapter_object);
 	adl->hole = VDXGK_NO_ADDRESS;
 	status = make_live(dev, adl, &result, call.list_out, call.data_count,
-			   args->Size >> PAGE_SHIFT);
+			   args->Offset, args->Size >> PAGE_SHIFT);
 	if (!NT_SUCCESS(status))
 		goto free;
 	kvfree(call.list_out);

@@ -104,7 +104,7 @@ void vdxgk_events_drain(struct vdxgk_device *dev);
 void vdxgk_events_read(struct vdxgk_device *dev, struct vdxgk_ioctl_events *to);
 irqreturn_t vdxgk_events_interrupt(int irq, void *data);
 
-/* ---- memory.c, canary.c: donated blocks ---------------------------------- */
+/* ---- memory.c, alloc.c, pages.c, canary.c: donated memory ---------------- */
 
 struct vdxgk_block {
 	struct rb_node node; /* by base */
@@ -115,6 +115,11 @@ struct vdxgk_block {
 	unsigned long used_count;
 	unsigned long used[]; /* a bit for each page that an object owns */
 };
+
+static inline u64 vdxgk_block_end(const struct vdxgk_block *block)
+{
+	return block->base + ((u64)block->pages << PAGE_SHIFT);
+}
 
 struct vdxgk_damage {
 	u64 pages;
@@ -135,6 +140,11 @@ NTSTATUS vdxgk_memory_donate(struct vdxgk_device *dev,
 			     const struct vdxgk_memory_wanted *wanted,
 			     bool in_a_row);
 NTSTATUS vdxgk_memory_reclaim(struct vdxgk_device *dev, bool all);
+struct vdxgk_block *vdxgk_memory_find(struct vdxgk_memory *memory, u64 gpa);
+void vdxgk_memory_free_all(struct vdxgk_device *dev);
+u64 vdxgk_highest_ram(void);
+
+/* pages.c: which of them belong to objects. */
 int vdxgk_memory_claim(struct vdxgk_device *dev, const struct vdxgk_range *runs,
 		       u32 count);
 void vdxgk_memory_release(struct vdxgk_device *dev,
@@ -142,8 +152,6 @@ void vdxgk_memory_release(struct vdxgk_device *dev,
 u64 vdxgk_memory_free_page(struct vdxgk_device *dev);
 void vdxgk_memory_scan(struct vdxgk_device *dev,
 		       struct vdxgk_ioctl_canary *report);
-void vdxgk_memory_free_all(struct vdxgk_device *dev);
-u64 vdxgk_highest_ram(void);
 
 /* alloc.c: pages for one donation. */
 struct vdxgk_block *vdxgk_alloc_block(const struct vdxgk_memory_wanted *wanted,
