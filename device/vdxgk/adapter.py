@@ -19,6 +19,9 @@ from vdxgk.channel import layout
 from vdxgk.channel.registers import RegisterPage
 from vdxgk.channel.ring import ConsumerRing, ProducerRing, RingBrokenError
 from vdxgk.channel.service import RequestService
+from vdxgk.display.display import DEFAULT_MODE, Display
+from vdxgk.display.edid import Mode
+from vdxgk.display.registers import PAGE_SIZE as DISPLAY_REGISTERS_SIZE
 from vdxgk.engine import Cancelled, DescriptorPath, Engine, MessagePath
 from vdxgk.faults import Fault, FaultRecord
 from vdxgk.log import RateLimit
@@ -38,19 +41,30 @@ class AdapterOptions:
 
     ``dma_bits``: width of the addresses that the device emits, 28..64.
     ``vram``: framebuffer in bytes, a power of two from 4 to 256 MiB.
+    ``mode``: what the monitor prefers.
+    ``rom``: the image of a boot ROM.
     ``misbehave``: allow fault injection.
+
+    Raises ValueError if the mode, at 32 bits per pixel, does not fit in the framebuffer.
     """
 
     dma_bits: int = 32
     vram: int = 16 << 20
+    mode: Mode = DEFAULT_MODE
+    rom: bytes | None = None
     dma_policy: Literal["tolerant", "strict"] = "tolerant"
     quotas: Quotas = field(default_factory=Quotas)
     scatter_seed: int = 0
     misbehave: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.mode.width * self.mode.height * 4 > self.vram:
+            raise ValueError(f"mode {self.mode} does not fit in {self.vram >> 20} MiB of --vram")
+
 
 class Adapter(DeviceObserver):
-    """One adapter.  ``device`` is what a vfio-user server serves."""
+    """One adapter.  ``device`` is what a vfio-user server serves, ``display`` what it shows."""
 
     FAULT_LINES_PER_SECOND = 20
 
@@ -61,7 +75,7 @@ class Adapter(DeviceObserver):
         self.faults = FaultRecord()
         self._channel_worker = Worker("channel", self._serve_channel)
         self._engine_worker = Worker("engine", self._serve_engine)
-        self.framebuffer = SharedMemory(options.vram, "vdxgk-framebuffer")
+        self.display = Display(options.vram, options.mode)
         self._channel_memory = SharedMemory(function.CHANNEL_BAR_SIZE, "vdxgk-channel")
         self.registers = RegisterPage(
             self.faults,
@@ -76,8 +90,9 @@ class Adapter(DeviceObserver):
             function.config_space(options.dma_bits),
             {
                 function.FRAMEBUFFER_BAR: Bar(
-                    options.vram, memory=self.framebuffer, prefetchable=True
+                    options.vram, memory=self.display.framebuffer, prefetchable=True
                 ),
+                function.DISPLAY_BAR: Bar(DISPLAY_REGISTERS_SIZE, handler=self.display.registers),
                 function.CHANNEL_BAR: Bar(
                     function.CHANNEL_BAR_SIZE,
                     handler=self.registers,
@@ -85,6 +100,7 @@ class Adapter(DeviceObserver):
                     mmap_areas=[(function.SHARED_OFFSET, function.SHARED_SIZE)],
                 ),
             },
+            rom=options.rom,
             observer=self,
             dma_policy=options.dma_policy,
         )
@@ -182,11 +198,13 @@ class Adapter(DeviceObserver):
         """The client is gone, and with it its guest."""
         self.connected_now = False
         self._learning = False
+        self.display.forget()
         self._reset(powered_off=True)
 
     def reset(self) -> None:
         """The machine was reset."""
         self._log.info("device reset")
+        self.display.reset()
         self._reset(powered_off=True)
 
     def _guest_reset(self) -> None:

@@ -1,12 +1,16 @@
-"""The adapter's commands: serve and status."""
+"""The adapter's commands: serve, status and screenshot."""
 
 from __future__ import annotations
 
+import base64
 import json
-from typing import Literal
+import re
+from pathlib import Path
+from typing import IO, Literal
 
 import click
 
+from vdxgk.display.edid import Mode
 from vdxgk.log import configure
 
 
@@ -43,6 +47,26 @@ class Vram(Size):
         return size
 
 
+class ModeType(click.ParamType[Mode]):
+    """A size in pixels, as 1280x800."""
+
+    name = "mode"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Mode:
+        """Parse; fails with a sentence."""
+        if isinstance(value, Mode):
+            return value
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 1280x800", param, ctx)
+        try:
+            return Mode(int(match[1]), int(match[2]))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
 @click.option("--socket", "socket_path", required=True, help="Where QEMU connects.")
 @click.option("--control", "control_path", help="The control door. [default: SOCKET.control]")
@@ -54,6 +78,18 @@ class Vram(Size):
     help="Width of the addresses that the device can emit.",
 )
 @click.option("--vram", type=Vram(), default="16M", show_default=True, help="Framebuffer size.")
+@click.option(
+    "--mode",
+    type=ModeType(),
+    default="1280x800",
+    show_default=True,
+    help="What the monitor prefers; guests start in it.",
+)
+@click.option(
+    "--rom",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Boot ROM, with which a BIOS shows something: QEMU's vgabios-bochs-display.bin.",
+)
 @click.option(
     "--dma-policy",
     type=click.Choice(["tolerant", "strict"]),
@@ -79,6 +115,8 @@ def serve(
     control_path: str | None,
     dma_bits: int,
     vram: int,
+    mode: Mode,
+    rom: Path | None,
     dma_policy: Literal["tolerant", "strict"],
     max_objects: int,
     max_donated: int,
@@ -95,19 +133,26 @@ def serve(
     configure(as_json, log_level)
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
+    from vdxgk import function  # noqa: PLC0415
     from vdxgk.adapter import AdapterOptions  # noqa: PLC0415
     from vdxgk.control import ControlError  # noqa: PLC0415
+    from vdxgk.display.rom import read_rom  # noqa: PLC0415
     from vdxgk.memory.backend import Quotas  # noqa: PLC0415
     from vdxgk.serve import serve as serve_adapter  # noqa: PLC0415
 
-    options = AdapterOptions(
-        dma_bits=dma_bits,
-        vram=vram,
-        dma_policy=dma_policy,
-        quotas=Quotas(objects=max_objects, donated_bytes=max_donated),
-        scatter_seed=scatter_seed,
-        misbehave=misbehave,
-    )
+    try:
+        options = AdapterOptions(
+            dma_bits=dma_bits,
+            vram=vram,
+            mode=mode,
+            rom=read_rom(rom, function.VENDOR_ID, function.DEVICE_ID) if rom else None,
+            dma_policy=dma_policy,
+            quotas=Quotas(objects=max_objects, donated_bytes=max_donated),
+            scatter_seed=scatter_seed,
+            misbehave=misbehave,
+        )
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
     try:
         serve_adapter(socket_path, control_path or f"{socket_path}.control", options, ready_fd)
     except (ServerError, ControlError) as error:
@@ -137,11 +182,28 @@ def status(control_path: str, as_json: bool) -> None:
     )
     click.echo(f"DMA         {answer['dma_mappings']} mappings ({answer['dma_maps']} announced)")
     click.echo(f"faults      {answer['faults']['count']}")
+    display = answer["display"]
+    shown = "nothing" if display["blank"] else f"{display['mode']} {display['format']}"
+    click.echo(f"display     {shown}, {display['vram'] >> 20} MiB")
     for target in answer["objects"]:
         click.echo(
             f"object      {target['handle']:#x} {target['type']} {target['size'] >> 10} KiB, "
             f"{target['run_count']} runs, {len(target['lists'])} lists"
         )
+
+
+@click.command()
+@click.argument("control_path", metavar="CONTROL")
+@click.argument("target", metavar="OUT.png", type=click.File("wb", lazy=True))
+def screenshot(control_path: str, target: IO[bytes]) -> None:
+    """Write what is on the screen now to a PNG file (- is standard output)."""
+    from vdxgk.control import ControlError, ask  # noqa: PLC0415
+
+    try:
+        answer = ask(control_path, "screenshot", timeout=60)
+        target.write(base64.b64decode(answer["png"]))
+    except (ControlError, OSError) as error:
+        raise click.ClickException(f"{control_path}: {error}") from error
 
 
 @click.group()
@@ -151,3 +213,4 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(status)
+main.add_command(screenshot)

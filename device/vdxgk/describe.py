@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from vdxgk.adapter import Adapter
+from vdxgk.display.display import Display
 from vdxgk.memory.backend import Backend
 from vdxgk.memory.objects import AddressDescriptorList, PhysicalMemoryObject
 
@@ -30,6 +31,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "dma_mappings": len(adapter.device.dma),
         "dma_maps": statistics.maps,
         "dma_unmaps": statistics.unmaps,
+        "display": _display(adapter.display),
         "faults": {
             "count": adapter.faults.count,
             "last": [
@@ -43,6 +45,18 @@ def describe(adapter: Adapter) -> dict[str, Any]:
             ],
         },
         **memory,
+    }
+
+
+def _display(display: Display) -> dict[str, Any]:
+    area = display.registers.scanout()
+    blank = display.registers.blank or area is None
+    return {
+        "vram": display.framebuffer.size,
+        "preferred_mode": str(display.preferred),
+        "blank": blank,
+        "mode": f"{area.width}x{area.height}" if area else None,
+        "format": area.format.label if area else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from collections.abc import Mapping
@@ -75,4 +76,7 @@ def commands(adapter: Adapter) -> Mapping[str, Command]:
         adapter.saboteur.arm(kind)
         return {}
 
-    return {"query-status": query_status, "misbehave": misbehave}
+    def screenshot(arguments: Mapping[str, Any]) -> object:
+        return {"png": base64.b64encode(adapter.display.png()).decode()}
+
+    return {"query-status": query_status, "misbehave": misbehave, "screenshot": screenshot}

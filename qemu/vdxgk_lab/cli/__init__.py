@@ -15,6 +15,7 @@ COMMANDS = {
     "boot": ("vdxgk_lab.cli.boot:boot", "Boot a guest with the device, and give its console."),
     "serve": ("vdxgk.cli:serve", "Serve the adapter at a socket, for any QEMU."),
     "status": ("vdxgk.cli:status", "Tell what a served adapter holds."),
+    "screenshot": ("vdxgk.cli:screenshot", "Write what a served adapter shows to a PNG file."),
     "setup": ("vdxgk_lab.cli.setup:setup", "Download and build what the guests need."),
     "doctor": ("vdxgk_lab.cli.doctor:doctor", "What this host lacks, and the line that fixes it."),
 }
