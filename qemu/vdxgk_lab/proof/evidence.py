@@ -7,6 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
+def grouped(address: int) -> str:
+    """An address in hexadecimal, its halves and quarters apart."""
+    high, low = address >> 32, f"{address & 0xFFFFFFFF:08x}"
+    text = f"{low[:4]}_{low[4:]}"
+    return f"0x{high:x}_{text}" if high else f"0x{text}"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing that had to hold; `detail` says what was seen instead if it did not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from vdxgk_lab.proof.evidence import Check, Evidence, ObjectEvidence, ScenarioEvidence
+from vdxgk_lab.proof.evidence import Check, Evidence, ObjectEvidence, ScenarioEvidence, grouped
 
 
 def size(count: int) -> str:
@@ -14,13 +14,6 @@ def size(count: int) -> str:
         if count >= 1 << shift and count % (1 << shift) == 0:
             return f"{count >> shift} {unit}"
     return f"{count} B"
-
-
-def address(value: int) -> str:
-    """Hexadecimal, the lower 32 bits apart."""
-    high, low = value >> 32, f"{value & 0xFFFFFFFF:08x}"
-    grouped = f"{low[:4]}_{low[4:]}"
-    return f"0x{high:x}_{grouped}" if high else f"0x{grouped}"
 
 
 def header(environment: dict[str, str], console: Console) -> None:
@@ -65,7 +58,7 @@ def objects(items: list[ObjectEvidence], console: Console) -> None:
             item.name,
             size(item.size),
             _where(item),
-            f"{address(item.logical)}-{address(item.logical + item.size)}",
+            f"{grouped(item.logical)}-{grouped(item.logical + item.size)}",
             str(item.mappings),
             _mark(item.bytes_read == item.size),
             _mark(item.bytes_written == item.size),
@@ -87,6 +80,7 @@ def verdict(evidence: Evidence, console: Console) -> None:
             f"{written >> 20} MiB written by the GPU through logical addresses, every byte "
             f"verified; {len(checks)} checks ({evidence.seconds:.0f} s)",
             highlight=False,
+            soft_wrap=True,
         )
     else:
         console.print(
@@ -97,7 +91,7 @@ def verdict(evidence: Evidence, console: Console) -> None:
 
 def _where(item: ObjectEvidence) -> str:
     if item.run_count == 1:
-        return f"{address(item.runs[0][0])}, 1 run"
+        return f"{grouped(item.runs[0][0])}, 1 run"
     return f"{item.run_count} runs"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vdxgk.control import ask
+from vdxgk_lab import firmware
 from vdxgk_lab.artifacts import Artifacts
 from vdxgk_lab.command_line import Accelerator, Iommu, MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
@@ -77,7 +78,8 @@ def prove(
     evidence.
     """
     began = time.monotonic()
-    with DeviceProcess(directory, ["--dma-bits", str(options.dma_bits)]) as device:
+    serving = ["--dma-bits", str(options.dma_bits), *firmware.rom_options(artifacts.qemu)]
+    with DeviceProcess(directory, serving) as device:
         config = MachineConfig(
             memory=options.memory,
             iommu=options.iommu,

@@ -8,7 +8,7 @@ from typing import Any
 
 from vdxgk_lab.guest import Guest
 from vdxgk_lab.proof.cases import PAGE, ObjectCase
-from vdxgk_lab.proof.evidence import Checklist, ScenarioEvidence
+from vdxgk_lab.proof.evidence import Checklist, ScenarioEvidence, grouped
 from vdxgk_lab.proof.objects import GUEST_STEP, Made, exercise, read_back, tear_down
 from vdxgk_lab.proof.stub import DmaReply, Stub
 
@@ -16,6 +16,7 @@ DeviceStatus = Callable[[], dict[str, Any]]
 MODULE = "/lib/modules/vdxgk.ko"
 NODE = "/dev/vdxgk0"
 
+_REFUSED = "GPU fault, event, guest's IOMMU log"
 UNMAPPED = 1
 REFUSED_BY_HYPERVISOR = 5
 
@@ -92,7 +93,7 @@ def nothing_granted_is_refused(
 ) -> ScenarioEvidence:
     """The device reads just behind a list, where nothing was ever granted."""
     address = made.logical + made.case.capacity
-    evidence = ScenarioEvidence(f"read  {address:#011x}", "nothing mapped")
+    evidence = ScenarioEvidence(f"read  {grouped(address)}", f"nothing mapped: {_REFUSED}")
     refused = _Refusal(guest, stub, device, evidence.checklist, address)
     refused.try_(
         lambda messages: stub.dma("crc32", source=address, size=PAGE, messages=messages),
@@ -107,7 +108,9 @@ def a_freed_list_is_refused(
     """The device writes to a list that was just freed; its object still exists."""
     made = exercise(stub, announced, ObjectCase("MDL", "mdl", 64 << 10), 0xF0)
     address = made.logical
-    evidence = ScenarioEvidence(f"write {address:#011x}", "freed list")
+    evidence = ScenarioEvidence(
+        f"write {grouped(address)}", f"freed list: {_REFUSED}, nothing changed"
+    )
     check = evidence.checklist
     check.expect("the list worked before", made.evidence.ok, made.evidence.checklist.failures)
     if made.adl:
