@@ -24,10 +24,11 @@ _LOADER = "lib64/ld-linux-x86-64.so.2"
 
 @dataclass(frozen=True)
 class Payload:
-    """What a guest gets besides the basics: programs, and a module with its name."""
+    """What a guest gets besides the basics."""
 
     programs: tuple[Path, ...] = ()
-    modules: tuple[Path, ...] = ()
+    modules: tuple[Path, ...] = ()  # loaded by whoever wants them
+    kernel_modules: tuple[str, ...] = ()  # names of the kernel's own, loaded at boot
 
 
 def ensure(tree: Tree, payload: Payload, cache: Cache) -> Path:
@@ -38,6 +39,7 @@ def ensure(tree: Tree, payload: Payload, cache: Cache) -> Path:
             _FORMAT,
             tree.root.name,
             _init_script(),
+            *payload.kernel_modules,
             *(part for f in files for part in (f.name, f.read_bytes())),
         ]
     )
@@ -71,7 +73,7 @@ def _init_script() -> bytes:
 
 
 def _add_modules(cpio: CpioWriter, tree: Tree, payload: Payload) -> None:
-    order = kernel_modules.load_order(tree.modules, _MODULES)
+    order = kernel_modules.load_order(tree.modules, (*_MODULES, *payload.kernel_modules))
     names = []
     for path in order:
         name = path.name.removesuffix(".xz")

@@ -63,6 +63,8 @@ QEMU = Recipe(
     assume=("adduser", "passwd", "debconf", "libpam-modules", "libpam-runtime"),
 )
 
+OVMF = Recipe(name="ovmf", release="trixie", packages=("ovmf",))
+
 GUEST_6_12 = Recipe(
     name="guest-6.12",
     release="trixie",

@@ -5,7 +5,7 @@ import sys
 import click
 
 from vdxgk.cli import Size
-from vdxgk_lab import artifacts
+from vdxgk_lab import artifacts, firmware
 from vdxgk_lab.command_line import ACCELERATORS, IOMMUS, Accelerator, Iommu, MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.machine import Machine
@@ -48,9 +48,10 @@ def boot(
     machine, and so does Ctrl-A X.
     """
     made = artifacts.prepare()
+    options = ["--dma-bits", str(dma_bits), *firmware.rom_options(made.qemu)]
     with (
         RunDirectory("boot") as run,
-        DeviceProcess(run.path, ["--dma-bits", str(dma_bits)]) as device,
+        DeviceProcess(run.path, options) as device,
     ):
         config = MachineConfig(
             memory=memory,
