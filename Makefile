@@ -31,11 +31,12 @@ test-unit: venv ## unit and protocol tests: no QEMU
 test-e2e: setup ## tests with real QEMU and real guests
 	$(VENV)/python -m pytest tests/e2e $(ARGS)
 
-check: venv ## ruff, mypy --strict, import layers
+check: venv ## ruff, mypy --strict, import layers, the miniport under the Windows ABI
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+	$(MAKE) -s -C kernel_stub windows-abi
 
 format: venv ## rewrite the Python sources in the house style
 	$(VENV)/ruff check --fix-only .

@@ -117,6 +117,8 @@ class Adapter(DeviceObserver):
         self._build_engine()
         # Guards what follows, and the rings: a reset replaces all of it at once.
         self._state = threading.Lock()
+        # Held while a command is under way: a reset is over when its DMA is.
+        self._executing = threading.Lock()
         self._generation = 0
         self._served_generation = 0
         self._powered_off = False
@@ -241,6 +243,8 @@ class Adapter(DeviceObserver):
     def _carry_out_reset(self) -> None:
         with self._state:
             generation, powered_off, ram = self._generation, self._powered_off, self._ram
+        with self._executing:
+            pass  # it was cancelled, and no other is taken before the channel is ready
         with self.backend.lock:
             self.backend.reset()
             if self.backend.ram is not ram:
@@ -276,8 +280,9 @@ class Adapter(DeviceObserver):
 
     def _serve_engine(self) -> None:
         try:
-            while self._execute_next():
-                pass
+            with self._executing:
+                while self._execute_next():
+                    pass
         except RingBrokenError as error:
             self._broken("engine", error)
         except ConnectionLost:

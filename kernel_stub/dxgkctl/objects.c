@@ -62,23 +62,23 @@ static void fill_create(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args,
 	args->CacheType = options->cache;
 	switch (args->Type) {
 	case DXGK_PHYSICAL_MEMORY_TYPE_MDL:
-		args->u.Mdl.LowAddress.QuadPart = options->low;
-		args->u.Mdl.HighAddress.QuadPart = options->high;
-		args->u.Mdl.SkipBytes.QuadPart = options->skip;
-		args->u.Mdl.Flags = options->flags;
+		args->Mdl.LowAddress.QuadPart = options->low;
+		args->Mdl.HighAddress.QuadPart = options->high;
+		args->Mdl.SkipBytes.QuadPart = options->skip;
+		args->Mdl.Flags = options->flags;
 		break;
 	case DXGK_PHYSICAL_MEMORY_TYPE_SECTION:
-		args->u.Section.PageProtection = options->flags;
+		args->Section.PageProtection = options->flags;
 		break;
 	case DXGK_PHYSICAL_MEMORY_TYPE_IO_SPACE:
-		args->u.IOSpace.BaseAddress.QuadPart = options->low;
+		args->IOSpace.BaseAddress.QuadPart = options->low;
 		break;
 	default:
-		args->u.ContiguousMemory.LowestAcceptableAddress.QuadPart =
+		args->ContiguousMemory.LowestAcceptableAddress.QuadPart =
 			options->low;
-		args->u.ContiguousMemory.HighestAcceptableAddress.QuadPart =
+		args->ContiguousMemory.HighestAcceptableAddress.QuadPart =
 			options->high;
-		args->u.ContiguousMemory.BoundaryAddressMultiple.QuadPart =
+		args->ContiguousMemory.BoundaryAddressMultiple.QuadPart =
 			options->boundary;
 	}
 }

@@ -74,8 +74,9 @@ struct vdxgk_pci_cap {
 #define VDXGK_STATUS_READY 0x1	/* the rings are initialised and served */
 #define VDXGK_STATUS_BROKEN 0x2 /* the guest broke a ring rule: reset to go on */
 
-/* Forget everything the previous driver made, initialise the rings, then set
- * VDXGK_STATUS_READY, which the write clears at once. */
+/* End the DMA under way, forget everything the previous driver made,
+ * initialise the rings, then set VDXGK_STATUS_READY, which the write clears
+ * at once. */
 #define VDXGK_CONTROL_RESET 0x1
 
 /* VDXGK_REG_FAULT_INFO: bit 31 valid, bit 30 write, bits 7:0 a reason. Any
@@ -155,7 +156,7 @@ struct vdxgk_request {
 	vdxgk_u32 flags;	/* 0 */
 	vdxgk_u64 cookie;	/* comes back in the completion */
 	vdxgk_u32 data_offset;	/* bulk data, from VDXGK_SHARED_BULK */
-	vdxgk_u32 data_size;	/* 0: none */
+	vdxgk_u32 data_size;	/* 0: none; list in: its size; list out: the room */
 	vdxgk_u8 args[104];	/* by op; unused bytes are ignored */
 };
 
@@ -236,7 +237,8 @@ struct vdxgk_start_result {
 };
 
 /* STOP_ADAPTER: everything the adapter still owns is a leak, which the
- * backend reports and forgets. No list. */
+ * backend reports and forgets. The engine is not asked to stop: a driver
+ * waits for its commands first, or resets. No list. */
 struct vdxgk_stop_args {
 	vdxgk_u64 adapter;
 };
@@ -320,8 +322,9 @@ struct vdxgk_allocate_adl_result {
 
 /* COMMIT_ADL: the backend compares what the hypervisor announced with what
  * it asked for. On failure the list is dead: the guest unmaps, then calls
- * RELEASE_ADL. FREE_ADL: the list dies; the guest unmaps what ALLOCATE_ADL
- * named, then calls RELEASE_ADL, which checks that nothing stayed mapped.
+ * RELEASE_ADL. FREE_ADL: the list, committed or not, dies; the guest unmaps
+ * what ALLOCATE_ADL named, then calls RELEASE_ADL, which checks that nothing
+ * stayed mapped.
  * None of the three has a result. */
 struct vdxgk_adl_args {
 	vdxgk_u64 adapter_object;

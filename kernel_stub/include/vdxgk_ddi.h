@@ -67,7 +67,7 @@ typedef struct _DXGK_ADL {
 	union {
 		DXGK_PAGE_NUMBER BasePageNumber; /* Flags.Contiguous */
 		const DXGK_PAGE_NUMBER *Pages;
-	} u;
+	};
 } DXGK_ADL;
 
 /* ---- Callback arguments, WDDM 2.9 -------------------------------------- */
@@ -99,7 +99,7 @@ typedef struct _DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT {
 		struct {
 			PHYSICAL_ADDRESS BaseAddress;
 		} IOSpace;
-	} u;
+	};
 	HANDLE hPhysicalMemoryObject; /* out */
 	HANDLE hAdapterMemoryObject;  /* out; NULL when hAdapter was NULL */
 } DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT;

@@ -156,7 +156,7 @@ static NTSTATUS describe(struct vdxgk_adl *adl,
 		if (!in_a_row(adl))
 			return STATUS_DEVICE_PROTOCOL_ERROR;
 		adl->ddi.Flags.Bits.Contiguous = 1;
-		adl->ddi.u.BasePageNumber =
+		adl->ddi.BasePageNumber =
 			adl->mappings[0].logical >> PAGE_SHIFT;
 		return STATUS_SUCCESS;
 	}
@@ -168,7 +168,7 @@ static NTSTATUS describe(struct vdxgk_adl *adl,
 		for (at = 0; at < adl->mappings[i].size; at += PAGE_SIZE)
 			adl->pages[page++] = (adl->mappings[i].logical + at) >>
 					     PAGE_SHIFT;
-	adl->ddi.u.Pages = adl->pages;
+	adl->ddi.Pages = adl->pages;
 	return STATUS_SUCCESS;
 }
 

@@ -182,8 +182,8 @@ NTSTATUS miniport_allocate_adl(struct miniport *mp,
 	request->page_count = adl->PageCount;
 	request->contiguous = adl->Flags.Bits.Contiguous;
 	request->base_page = adl->Flags.Bits.Contiguous ?
-				     adl->u.BasePageNumber :
-				     adl->u.Pages[0];
+				     adl->BasePageNumber :
+				     adl->Pages[0];
 	return status;
 }
 
@@ -208,8 +208,8 @@ NTSTATUS miniport_query_adl(struct miniport *mp,
 		count = request->count;
 	for (i = 0; i < count; i++)
 		pages[i] = adl->Flags.Bits.Contiguous ?
-				   adl->u.BasePageNumber + request->first + i :
-				   adl->u.Pages[request->first + i];
+				   adl->BasePageNumber + request->first + i :
+				   adl->Pages[request->first + i];
 	request->count = count;
 	request->page_count = adl->PageCount;
 	return STATUS_SUCCESS;

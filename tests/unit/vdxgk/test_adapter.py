@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.vdxgk.raw_guest import RawGuest, serving
+from tests.unit.vdxgk.raw_guest import LIMIT, RawGuest, serving
 from tests.unit.vdxgk.world import contiguous, mdl
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.channel import layout
@@ -247,3 +248,30 @@ def test_device_reset_forgets(guest: RawGuest, adapter: Adapter) -> None:
     guest.client.region_write(7, 4, struct.pack("<H", 6))
     guest.start()
     assert describe(adapter)["objects"] == []
+
+
+def test_a_reset_is_over_when_the_dma_under_way_is(
+    guest: RawGuest, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.start()
+    begun, finish = threading.Event(), threading.Event()
+
+    def slow_step(command: object, cancelled: object) -> layout.EngineCompletion:
+        begun.set()
+        assert finish.wait(LIMIT)
+        return layout.EngineCompletion()
+
+    monkeypatch.setattr(adapter.engine, "execute", slow_step)
+    guest.produce(
+        layout.RING_COMMANDS,
+        layout.SHARED_COMMANDS,
+        bytes(layout.EngineCommand()),
+        layout.REG_ENGINE_DOORBELL,
+    )
+    assert begun.wait(LIMIT)
+    guest.write(layout.REG_CONTROL, layout.CONTROL_RESET)
+    try:
+        assert all(guest.read(layout.REG_STATUS) == 0 for _ in range(500))
+    finally:
+        finish.set()
+    guest.reset()

@@ -54,7 +54,7 @@ def expressions() -> dict[str, int]:
         kind = type(getattr(ddi.CreatePhysicalMemoryObject(), union))
         for field in fields(kind):
             if not field.startswith("Padding"):
-                wanted[f"offsetof(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT, u.{union}.{field})"] = (
+                wanted[f"offsetof(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT, {union}.{field})"] = (
                     getattr(ddi.CreatePhysicalMemoryObject, union).offset
                     + getattr(kind, field).offset
                 )
