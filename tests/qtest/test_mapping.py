@@ -1,0 +1,131 @@
+"""Map and unmap: shapes, and what the device then reaches."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.qtest.lane import BUFFER, Lane
+from vdxgk_lab.qtest.iommu import HUGE, LARGE, PAGE
+
+LOGICAL = 0x2_2340_0000
+FAR = 0x1_4000_0000  # a physical address above 4 GiB
+
+
+def test_before_translation_the_device_reaches_all_of_memory(idle_lane: Lane, path: int) -> None:
+    """The opposite of every case below."""
+    content = idle_lane.buffer(BUFFER, PAGE, 1)
+    idle_lane.assert_reads(BUFFER, content, path)
+    idle_lane.assert_writes(BUFFER, PAGE, 2, path)
+    content = idle_lane.buffer(FAR, PAGE, 3)
+    idle_lane.assert_reads(FAR, content, path)
+
+
+def test_translation_on_takes_everything_away(lane: Lane, path: int) -> None:
+    content = lane.buffer(BUFFER, PAGE, 1)
+    assert lane.mapped() == []
+    lane.assert_read_refused(BUFFER, path)
+    lane.assert_write_refused(BUFFER, path)
+    assert lane.qtest.read(BUFFER, PAGE) == content
+
+
+def test_translation_off_gives_everything_back(lane: Lane, path: int) -> None:
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.disable()
+    lane.assert_reads(BUFFER, content, path)
+
+
+def test_one_page(lane: Lane, path: int) -> None:
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    assert lane.mapped() == [(LOGICAL, PAGE, 3)]
+    lane.assert_reads(LOGICAL, content, path)
+    lane.assert_writes(LOGICAL, PAGE, 2, path)
+    lane.assert_read_refused(LOGICAL + PAGE, path)
+    lane.assert_write_refused(LOGICAL - PAGE, path)
+    lane.assert_read_refused(BUFFER, path)  # its own address is no logical address
+
+
+def test_many_scattered_pages(lane: Lane, path: int) -> None:
+    count = 64
+    content = b""
+    for index in range(count):
+        # Physical order is the reverse, and no two are neighbours.
+        physical = FAR + (count - index) * 3 * PAGE
+        content += lane.buffer(physical, PAGE, 1 + index)
+        lane.iommu.map(LOGICAL + index * PAGE, physical, PAGE)
+    assert sum(size for _, size, _ in lane.mapped()) == count * PAGE
+    lane.assert_reads(LOGICAL, content, path)
+
+
+@pytest.mark.parametrize("leaf", [LARGE, HUGE], ids=["2 MiB", "1 GiB"])
+def test_a_large_leaf(lane: Lane, path: int, leaf: int) -> None:
+    logical, physical = 2 * HUGE, HUGE
+    lane.iommu.map(logical, physical, leaf, leaf=leaf)
+    assert lane.mapped() == [(logical, leaf, 3)]
+    for offset in (0, leaf // 2, leaf - 2 * PAGE):
+        content = lane.buffer(physical + offset + PAGE, PAGE, 1 + offset)
+        lane.assert_reads(logical + offset + PAGE, content, path)
+    lane.canaries.clear()  # the device may reach them
+    lane.assert_read_refused(logical + leaf, path)
+    lane.iommu.unmap(logical, leaf, leaf=leaf)
+    assert lane.mapped() == []
+    lane.assert_read_refused(logical, path)
+
+
+def test_small_and_large_leaves_in_one_list(lane: Lane, path: int) -> None:
+    lane.iommu.map(LOGICAL, BUFFER, LARGE, leaf=LARGE)
+    lane.iommu.map(LOGICAL + LARGE, FAR, PAGE)
+    first = lane.buffer(BUFFER + LARGE - PAGE, PAGE, 1)
+    second = lane.buffer(FAR, PAGE, 2)
+    lane.canaries = lane.canaries[1:]  # the page before lies in the large leaf
+    lane.assert_reads(LOGICAL + LARGE - PAGE, first + second, path)
+
+
+def test_the_last_logical_address(lane: Lane, path: int) -> None:
+    logical = lane.iommu.aperture_end + 1 - PAGE
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.map(logical, BUFFER, PAGE)
+    lane.assert_reads(logical, content, path)
+    lane.iommu.unmap(logical, PAGE)
+    assert lane.mapped() == []
+    lane.assert_read_refused(logical, path)
+
+
+def test_unmap_of_nothing(lane: Lane, path: int) -> None:
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.iommu.unmap(LOGICAL + 16 * PAGE, 4 * PAGE)
+    assert lane.mapped() == [(LOGICAL, PAGE, 3)]
+    lane.assert_reads(LOGICAL, content, path)
+
+
+def test_unmap_of_many_at_once(lane: Lane, path: int) -> None:
+    for index in range(8):
+        lane.iommu.map(LOGICAL + 2 * index * PAGE, BUFFER + index * PAGE, PAGE)
+    assert len(lane.mapped()) == 8
+    lane.iommu.unmap(LOGICAL, 16 * PAGE)
+    assert lane.mapped() == []
+    for index in range(8):
+        lane.assert_read_refused(LOGICAL + 2 * index * PAGE, path)
+
+
+def test_unmap_of_some_leaves_the_others(lane: Lane, path: int) -> None:
+    content = lane.buffer(BUFFER, 4 * PAGE, 1)
+    for index in range(4):
+        lane.iommu.map(LOGICAL + index * PAGE, BUFFER + index * PAGE, PAGE)
+    lane.iommu.unmap(LOGICAL + PAGE, PAGE)
+    lane.assert_read_refused(LOGICAL + PAGE, path)
+    lane.assert_reads(LOGICAL, content[:PAGE], path)
+    lane.assert_reads(LOGICAL + 2 * PAGE, content[2 * PAGE :], path)
+
+
+def test_a_range_mapped_again_elsewhere(lane: Lane, path: int) -> None:
+    first = lane.buffer(BUFFER, PAGE, 1)
+    second = lane.buffer(FAR, PAGE, 2)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.assert_reads(LOGICAL, first, path)
+    lane.iommu.unmap(LOGICAL, PAGE)
+    lane.iommu.map(LOGICAL, FAR, PAGE)
+    lane.assert_reads(LOGICAL, second, path)
+    lane.assert_writes(LOGICAL, PAGE, 3, path)
+    assert lane.qtest.read(BUFFER, PAGE) == first

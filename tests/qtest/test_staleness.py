@@ -1,0 +1,105 @@
+"""What a translation that was taken away is still good for: nothing, once the guest is told so."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pyvfio_user import Access as Wanted
+from pyvfio_user import DmaAccess
+from tests.qtest.lane import BUFFER, Lane, TableIommu, pattern
+from vdxgk.channel import layout
+from vdxgk.engine import Engine
+from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
+
+LIMIT = 60.0
+"""Seconds after which a test has failed."""
+LOGICAL = 0x2_2340_0000
+OTHER = BUFFER + 8 * LARGE
+
+
+def test_access_after_unmap(lane: Lane, path: int) -> None:
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.assert_writes(LOGICAL, PAGE, 2, path)
+    lane.qtest.write(BUFFER, content)
+    lane.iommu.unmap(LOGICAL, PAGE)
+    lane.assert_write_refused(LOGICAL, path)
+    lane.assert_read_refused(LOGICAL, path)
+    assert lane.qtest.read(BUFFER, PAGE) == content
+    # The opposite: mapped again, the same write succeeds.
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.assert_writes(LOGICAL, PAGE, 2, path)
+    assert lane.qtest.read(BUFFER, PAGE) == pattern(2, PAGE)
+
+
+def test_without_invalidation_the_old_translation_may_be_used(
+    lane: Lane, table_iommu: TableIommu, path: int
+) -> None:
+    """Both paths still hit what the tables no longer hold: this is what invalidation is for."""
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.assert_reads(LOGICAL, content, path)
+    table_iommu.table.clear(LOGICAL, PAGE, PAGE)
+    lane.assert_reads(LOGICAL, content, path)
+    table_iommu.invalidate(LOGICAL, PAGE)
+    lane.assert_read_refused(LOGICAL, path)
+
+
+def test_without_invalidation_a_retargeted_page_is_the_old_one(
+    lane: Lane, table_iommu: TableIommu, path: int
+) -> None:
+    first = lane.buffer(BUFFER, PAGE, 1)
+    second = lane.buffer(OTHER, PAGE, 2)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.assert_reads(LOGICAL, first, path)
+    table_iommu.table.clear(LOGICAL, PAGE, PAGE)
+    table_iommu.table.set(LOGICAL, OTHER, PAGE, Access.BOTH, PAGE)
+    lane.assert_reads(LOGICAL, first, path)
+    table_iommu.invalidate(LOGICAL, PAGE)
+    lane.assert_reads(LOGICAL, second, path)
+
+
+def test_invalidation_of_other_pages_is_not_enough(
+    lane: Lane, table_iommu: TableIommu, path: int
+) -> None:
+    content = lane.buffer(BUFFER, PAGE, 1)
+    lane.iommu.map(LOGICAL, BUFFER, PAGE)
+    lane.assert_reads(LOGICAL, content, path)
+    table_iommu.table.clear(LOGICAL, PAGE, PAGE)
+    table_iommu.invalidate(LOGICAL + LARGE, PAGE)
+    lane.assert_reads(LOGICAL, content, path)
+    table_iommu.invalidate(LOGICAL, PAGE)
+    lane.assert_read_refused(LOGICAL, path)
+
+
+def test_unmap_between_two_steps_of_a_transfer(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the unmap has returned, the transfer under way changes nothing any more."""
+    step = Engine.STEPS[0]
+    table = lane.adapter.device.dma
+    access, steps = table.access, 0
+    reached, unmapped = threading.Event(), threading.Event()
+
+    def stop_before_the_third(iova: int, size: int, wanted: Wanted) -> DmaAccess:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            reached.set()
+            assert unmapped.wait(LIMIT)
+        return access(iova, size, wanted)
+
+    monkeypatch.setattr(table, "access", stop_before_the_third)
+    before = lane.buffer(BUFFER, 2 * LARGE, 1)
+    lane.iommu.map(LOGICAL, BUFFER, 2 * LARGE, leaf=LARGE)
+    lane.gpu.submit(
+        op=layout.ENGINE_FILL, destination=LOGICAL, size=2 * LARGE, value=2 << 32, step=1
+    )
+    assert reached.wait(LIMIT)
+    lane.iommu.unmap(LOGICAL, 2 * LARGE, leaf=LARGE)
+    unmapped.set()
+    completion = lane.gpu.completion()
+    assert (completion.fault_address, completion.done) == (LOGICAL + 2 * step, 2 * step)
+    lane.assert_refused(True, LOGICAL + 2 * step, layout.FAULT_UNMAPPED)
+    changed = pattern(2, 2 * step) + before[2 * step :]
+    assert lane.qtest.read(BUFFER, 2 * LARGE) == changed
