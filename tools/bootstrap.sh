@@ -24,12 +24,21 @@ find_python() {
 	return 1
 }
 
+# Debian packages; apt's words are shown only if it fails.
+install() {
+	log=$(mktemp)
+	if ! { apt-get update && apt-get install -y --no-install-recommends "$@"; } \
+		>"$log" 2>&1 </dev/null; then
+		cat "$log" >&2
+	fi
+	rm -f "$log"
+}
+
+export DEBIAN_FRONTEND=noninteractive
 python=$(find_python) || {
 	if [ "$(id -u)" = 0 ] && [ -e /etc/debian_version ] && command -v apt-get >/dev/null; then
 		echo "setup: installing python3-venv" >&2
-		apt-get update -qq >&2
-		DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends python3 python3-venv >&2
+		install python3 python3-venv
 	fi
 	python=$(find_python) || {
 		echo "setup: no Python 3.11 or newer with the venv module." >&2
@@ -39,7 +48,7 @@ python=$(find_python) || {
 	}
 }
 
-echo "setup: Python environment in .venv ($("$python" --version))" >&2
+echo "setup: Python environment in .venv ($("$python" --version)) ..." >&2
 rm -rf .venv
 "$python" -m venv .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
