@@ -131,6 +131,10 @@ class MisbehavingPath:
         except AccessRefused:
             return zlib.crc32(self.read(address, size), crc)
 
+    def copy(self, source: int, destination: int, size: int) -> None:
+        """See MemoryPath."""
+        self.write(destination, self.read(source, size))
+
     def _stale(self, address: int, size: int) -> WantedMapping | None:
         stale = self._saboteur.around_unmap(address, size)
         if stale is None or not self._saboteur.take(Misbehaviour.IGNORE_UNMAP):
