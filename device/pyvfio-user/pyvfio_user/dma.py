@@ -19,8 +19,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from sortedcontainers import SortedDict
-
+from .addresses import SortedAddresses
 from .backing import Backing, Data, is_writable
 from .dma_access import DmaAccess, Span
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
@@ -80,7 +79,8 @@ class DmaTable:
         self.max_mappings = max_mappings
         self.statistics = DmaStatistics()
         self.lock = FairLock()
-        self._mappings: SortedDict[int, Mapping] = SortedDict()
+        self._mappings: dict[int, Mapping] = {}  # by their first address
+        self._starts = SortedAddresses()  # the same addresses, in order
         self._backings: dict[tuple[int, int], Backing] = {}
 
     def __len__(self) -> int:
@@ -114,10 +114,11 @@ class DmaTable:
                 self._drop(backing)
                 raise
             self.statistics.maps += 1
-            self.statistics.replaced += len(overlap)
             if overlap:
+                self.statistics.replaced += len(overlap)
                 self._carve(overlap, iova, mapping.end)
             self._mappings[iova] = mapping
+            self._starts.add(iova)
             return mapping
 
     def unmap(self, iova: int, size: int) -> int:
@@ -131,7 +132,7 @@ class DmaTable:
                 raise RemoteProtocolError(errno.EINVAL, "the range wraps 2^64")
             exact = self._mappings.get(iova)
             if exact is not None and exact.size == size:
-                del self._mappings[iova]
+                self._forget(exact)
                 self._drop(exact.backing)
                 removed = 1
             elif self.policy == "strict":
@@ -161,6 +162,7 @@ class DmaTable:
             for mapping in self._mappings.values():
                 self._drop(mapping.backing)
             self._mappings.clear()
+            self._starts.clear()
 
     # ---- questions ---------------------------------------------------------
 
@@ -179,7 +181,7 @@ class DmaTable:
     def mappings(self) -> list[Mapping]:
         """Return every mapping, ascending."""
         with self.lock:
-            return list(self._mappings.values())
+            return [self._mappings[start] for start in self._starts]
 
     def backings(self) -> list[Backing]:
         """Return the files behind the mappings, each once."""
@@ -226,14 +228,18 @@ class DmaTable:
             raise DmaFault(iova, wanted, FaultReason.OUT_OF_RANGE)
         last: Span | None = None
         behind = -1  # where in its file the last span ends
+        writes = bool(wanted & Access.WRITE)
+        allowed: Access | None = None  # an access known to include the wanted one
         for mapping in self._overlapping(iova, end):
             backing = mapping.backing
             if mapping.iova > position:
                 break
-            if wanted & ~mapping.access:
-                self.statistics.faults += 1
-                raise DmaFault(position, wanted, FaultReason.FORBIDDEN)
-            if backing is None or (wanted & Access.WRITE and not backing.writable):
+            if mapping.access is not allowed:  # thousands of pages allow the same
+                if wanted & ~mapping.access:
+                    self.statistics.faults += 1
+                    raise DmaFault(position, wanted, FaultReason.FORBIDDEN)
+                allowed = mapping.access
+            if backing is None or (writes and not backing.writable):
                 self.statistics.faults += 1
                 raise DmaFault(position, wanted, FaultReason.INACCESSIBLE)
             length = min(mapping.end, end) - position
@@ -255,19 +261,23 @@ class DmaTable:
     # ---- inner parts, under the lock ---------------------------------------
 
     def _overlapping(self, start: int, end: int) -> list[Mapping]:
-        mappings = self._mappings
-        if not mappings or start >= end:
+        last = self._starts.last_before(end)
+        if last is None or start >= end:
             return []
-        first = mappings.bisect_right(start) - 1
-        if first >= 0:
-            before = mappings.peekitem(first)[1]
-            if before.end > start:
-                start = before.iova
-        return [mappings[key] for key in mappings.irange(start, end, inclusive=(True, False))]
+        mapping = self._mappings[last]
+        if mapping.end <= start:  # and so do all before it: they are disjoint
+            return []
+        if last <= start:
+            return [mapping]
+        overlap = [self._mappings[key] for key in self._starts.between(start, end)]
+        before = self._starts.last_before(start)
+        if before is not None and self._mappings[before].end > start:
+            overlap.insert(0, self._mappings[before])
+        return overlap
 
     def _carve(self, overlap: list[Mapping], start: int, end: int) -> None:
         for mapping in overlap:
-            del self._mappings[mapping.iova]
+            self._forget(mapping)
             if mapping.iova < start:
                 self._insert(mapping.clip(mapping.iova, start))
             if mapping.end > end:
@@ -285,6 +295,11 @@ class DmaTable:
         if part.backing is not None:
             part.backing.acquire()
         self._mappings[part.iova] = part
+        self._starts.add(part.iova)
+
+    def _forget(self, mapping: Mapping) -> None:
+        del self._mappings[mapping.iova]
+        self._starts.remove(mapping.iova)
 
     def _checked(
         self, iova: int, size: int, access: Access, backing: Backing | None, offset: int

@@ -49,9 +49,7 @@ class FairLock:
             self._owner = 0
             self._lock.release()
 
-    def __enter__(self) -> None:
-        """Acquire."""
-        self.acquire()
+    __enter__ = acquire  # without a frame of its own: every DMA_MAP passes here
 
     def __exit__(
         self,
