@@ -94,7 +94,7 @@ def _build(snapshot: Path, target: Path, tree: Tree, cache: Cache, reporter: Rep
 
 def _run_inside(tree: Tree, command: tuple[str, ...], output: int, log: Path) -> None:
     run = subprocess.run(
-        _enter(tree, os.geteuid() == 0) + list(command),
+        enter(tree, os.geteuid() == 0) + list(command),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "HOME": "/"},
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -113,7 +113,7 @@ def _complaints(log: str) -> list[str]:
     return (marked or lines)[-_TAIL_LINES:]
 
 
-def _enter(tree: Tree, root: bool) -> list[str]:
+def enter(tree: Tree, root: bool) -> list[str]:
     """The words that run a command with the tree as its root directory."""
     if root:
         return ["chroot", str(tree.root)]
