@@ -61,6 +61,9 @@ class Iommu(Protocol):
     def unmap(self, logical: int, size: int, leaf: int = PAGE) -> None:
         """Take a range away, and tell the hardware; parts that are not mapped do no harm."""
 
+    def join(self, requester: int) -> None:
+        """Let another function of bus 0 use our translations too."""
+
     def faults(self) -> list[IommuFault]:
         """What the IOMMU logged since the last question."""
 

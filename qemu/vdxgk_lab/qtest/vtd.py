@@ -39,9 +39,9 @@ REASON_READ = 0x6
 
 INVALIDATE_CONTEXT, INVALIDATE_IOTLB, INVALIDATE_WAIT = 1, 2, 5
 _GLOBAL, _DOMAIN, _PAGE_SELECTIVE = 1, 2, 3
-_QUEUE_ENTRIES = 256  # of 16 bytes: one page
-_DOMAIN_ID = 1
-_LEVELS = 4
+_WIDE_DESCRIPTORS = 1 << 11  # IQA.DW
+DOMAIN_ID = 1
+LEVELS = 4
 
 Invalidation = Literal["queued", "registers"]
 
@@ -61,13 +61,16 @@ class SecondStage:
 class RegisterBlock:
     """The registers and what every mode of translation does with them."""
 
-    def __init__(self, qtest: QtestClient, frames: Frames, invalidation: Invalidation) -> None:
-        """Touch nothing yet."""
+    def __init__(
+        self, qtest: QtestClient, frames: Frames, invalidation: Invalidation, *, wide: bool = False
+    ) -> None:
+        """Touch nothing yet.  `wide`: descriptors of 32 bytes, which scalable mode needs."""
         self._qtest = qtest
         self._frames = frames
         self._queued = invalidation == "queued"
+        self._wide = wide
         self._queue = 0
-        self._tail = 0
+        self._tail = 0  # bytes
         self._status = 0
 
     def load(self, register: int, size: int) -> int:
@@ -83,13 +86,17 @@ class RegisterBlock:
         if self._queued:
             self._queue, self._status, self._tail = self._frames.take(), self._frames.take(), 0
             self.store(IQT, 0, 8)
-            self.store(IQA, self._queue, 8)
+            self.store(IQA, self._queue | (_WIDE_DESCRIPTORS if self._wide else 0), 8)
             self.command(QUEUED_INVALIDATION_ENABLE, True)
         self.store(RTADDR, root, 8)
         self.command(SET_ROOT_TABLE, True)
         self.invalidate_contexts()
         self.invalidate_all()
         self.command(TRANSLATION_ENABLE, True)
+
+    def disable(self) -> None:
+        """Translate no more."""
+        self.command(TRANSLATION_ENABLE, False)
 
     def command(self, bit: int, on: bool) -> None:
         """Change one bit of GCMD and wait until GSTS says so."""
@@ -121,12 +128,12 @@ class RegisterBlock:
 
     def _invalidate_iotlb(self, granularity: int, logical: int, order: int) -> None:
         if self._queued:
-            low = INVALIDATE_IOTLB | granularity << 4 | _DOMAIN_ID << 16
+            low = INVALIDATE_IOTLB | granularity << 4 | DOMAIN_ID << 16
             self.submit(low, logical | order)
             return
         registers = (self.load(ECAP, 8) >> 8 & 0x3FF) * 16
         self.store(registers, logical | order, 8)
-        self.store(registers + 8, 1 << 63 | granularity << 60 | _DOMAIN_ID << 32, 8)
+        self.store(registers + 8, 1 << 63 | granularity << 60 | DOMAIN_ID << 32, 8)
         self._wait(lambda: not self.load(registers + 8, 8) >> 63, "IOTLB invalidation")
 
     def submit(self, low: int, high: int) -> None:
@@ -134,9 +141,10 @@ class RegisterBlock:
         self._qtest.store(self._status, 0, 4)
         wait = INVALIDATE_WAIT | 1 << 5 | 1 << 32  # write status 1
         for descriptor in ((low, high), (wait, self._status)):
-            self._qtest.write(self._queue + 16 * self._tail, struct.pack("<2Q", *descriptor))
-            self._tail = (self._tail + 1) % _QUEUE_ENTRIES
-        self.store(IQT, self._tail << 4, 8)
+            content = struct.pack("<4Q", *descriptor, 0, 0)[: 32 if self._wide else 16]
+            self._qtest.write(self._queue + self._tail, content)
+            self._tail = (self._tail + len(content)) % PAGE
+        self.store(IQT, self._tail, 8)
         self._wait(self._is_done, "queued invalidation")
 
     def _is_done(self) -> bool:
@@ -181,23 +189,33 @@ class IntelIommu:
         """Touch nothing but table memory yet."""
         self._qtest = qtest
         self.registers = RegisterBlock(qtest, frames, invalidation)
-        self.table = PageTable(qtest, frames, _LEVELS, SecondStage())
+        self.table = PageTable(qtest, frames, LEVELS, SecondStage())
         self._root = frames.take()
         contexts = frames.take()
         self._qtest.store(self._root, contexts | 1, 8)
-        self._context = contexts + 16 * requester
+        self._contexts = contexts
+        self._requester = requester
         self.attach()
 
     def attach(self, pass_through: bool = False) -> None:
-        """Write the context entry (9.3): translated, or passed through."""
-        kind = 2 << 2 if pass_through else 0
-        address_width = 2  # four levels
-        self._qtest.store(self._context + 8, address_width | _DOMAIN_ID << 8, 8)
-        self._qtest.store(self._context, self.table.root | kind | 1, 8)
+        """Write the function's context entry (9.3): translated, or passed through."""
+        self._write_context(self._requester, 2 << 2 if pass_through else 0)
 
     def detach(self) -> None:
         """Clear the context entry: nothing is reached any more, once the hardware knows."""
-        self._qtest.store(self._context, 0, 8)
+        self._qtest.store(self._contexts + 16 * self._requester, 0, 8)
+
+    def join(self, requester: int) -> None:
+        """See Iommu."""
+        self._write_context(requester, 0)
+        self.registers.invalidate_contexts()
+        self.registers.invalidate_all()
+
+    def _write_context(self, requester: int, kind: int) -> None:
+        entry = self._contexts + 16 * requester
+        address_width = 2  # four levels
+        self._qtest.store(entry + 8, address_width | DOMAIN_ID << 8, 8)
+        self._qtest.store(entry, self.table.root | kind | 1, 8)
 
     def enable(self) -> None:
         """See Iommu."""
@@ -205,7 +223,7 @@ class IntelIommu:
 
     def disable(self) -> None:
         """See Iommu."""
-        self.registers.command(TRANSLATION_ENABLE, False)
+        self.registers.disable()
 
     def map(
         self, logical: int, physical: int, size: int, access: Access = Access.BOTH, leaf: int = PAGE
