@@ -3,7 +3,7 @@ VENV := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-e2e check format lock doctor clean venv
+.PHONY: help setup run test test-unit test-qtest test-e2e check format lock doctor clean venv
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,13 @@ run: setup ## the main job: boot a guest, remap, do DMA both ways, verify, repor
 doctor: venv ## what this host lacks, and the line that fixes it
 	@$(VENV)/vdxgk doctor
 
-test: check test-unit test-e2e ## everything: static checks, unit and protocol tests, real guests
+test: check test-unit test-qtest test-e2e ## everything: static checks, unit and protocol tests, real guests
 
 test-unit: venv ## unit and protocol tests: no QEMU
 	$(VENV)/python -m pytest tests/unit tests/protocol $(ARGS)
+
+test-qtest: setup ## DMA cases on real QEMU without an operating system
+	$(VENV)/python -m pytest tests/qtest $(ARGS)
 
 test-e2e: setup ## tests with real QEMU and real guests
 	$(VENV)/python -m pytest tests/e2e $(ARGS)
