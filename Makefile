@@ -3,7 +3,7 @@ VENV := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-qtest test-e2e check format lock doctor clean venv
+.PHONY: help setup run test test-unit test-qtest test-e2e bench check format lock doctor clean venv
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-qtest: setup ## DMA cases on real QEMU without an operating system
 
 test-e2e: setup ## tests with real QEMU and real guests
 	$(VENV)/python -m pytest tests/e2e $(ARGS)
+
+bench: setup ## ratios to the floor of this machine, measured in the same run
+	@$(VENV)/vdxgk bench $(ARGS)
 
 check: venv ## ruff, mypy --strict, import layers, the miniport under the Windows ABI
 	$(VENV)/ruff check .

@@ -52,7 +52,7 @@ def run(
     made = artifacts.prepare()
     options = RunOptions(memory, dma_bits, iommu, accelerator)
     # A file or a pipe gets whole lines; a terminal decides for itself.
-    console = Console(quiet=as_json, width=None if sys.stdout.isatty() else 120)
+    console = Console(quiet=as_json, width=None if sys.stdout.isatty() else 124)
     with RunDirectory("run") as directory, ExitStack() as stack:
         status = stack.enter_context(console.status("starting"))
         evidence = prove(

@@ -1,0 +1,1 @@
+"""Benchmarks: every figure a ratio to the floor of this machine, measured in the same run."""
