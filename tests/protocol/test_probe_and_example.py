@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +11,8 @@ import pytest
 from pyvfio_user import Client
 from pyvfio_user.__main__ import main
 
+from .examples import PACKAGE, running
 from .rig import Rig
-
-PACKAGE = Path(__file__).parents[2] / "device" / "pyvfio-user"
 
 
 def code(text: str) -> list[str]:
@@ -34,28 +30,17 @@ def test_the_readme_shows_the_example() -> None:
 
 def test_the_example_is_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "counter.sock")
-    script = PACKAGE / "examples" / "counter.py"
-    command = [sys.executable, "-c", f"import logging; logging.basicConfig(level='INFO'); import"
-               f" sys, runpy; sys.argv = ['', {path!r}];"
-               f" runpy.run_path({str(script)!r}, run_name='__main__')"]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            assert "listening" in process.stderr.readline()
-            assert main(["probe", path]) == 0
-            printed = capsys.readouterr().out
-            with Client(path) as client:
-                client.negotiate()
-                assert [client.region_read(0, 0, 4)[0] for _ in range(3)] == [1, 2, 3]
-                eventfd = os.eventfd(0, os.EFD_NONBLOCK)
-                client.assign_eventfds(2, 0, [eventfd])
-                client.region_write(0, 4, bytes(4))
-                assert os.eventfd_read(eventfd) == 1
-                os.close(eventfd)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.stderr.read()
-        assert process.wait() == 0
+    with running("counter", path):
+        assert main(["probe", path]) == 0
+        printed = capsys.readouterr().out
+        with Client(path) as client:
+            client.negotiate()
+            assert [client.region_read(0, 0, 4)[0] for _ in range(3)] == [1, 2, 3]
+            eventfd = os.eventfd(0, os.EFD_NONBLOCK)
+            client.assign_eventfds(2, 0, [eventfd])
+            client.region_write(0, 4, bytes(4))
+            assert os.eventfd_read(eventfd) == 1
+            os.close(eventfd)
     shown = (PACKAGE / "README.md").read_text()
     for line in printed.splitlines():
         assert f"    {line}\n" in shown

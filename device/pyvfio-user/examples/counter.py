@@ -5,34 +5,38 @@ qemu-system-x86_64 ... -device \
     '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/tmp/counter.sock"}}'
 """
 
+import itertools
 import signal
 import sys
 
-from pyvfio_user import Bar, ConfigSpace, Device, IrqType, MsixCapability, Server
+from pyvfio_user import (
+    Bar,
+    ConfigSpace,
+    Device,
+    IrqType,
+    MsixCapability,
+    Register,
+    RegisterBlock,
+    Server,
+)
+
+count = itertools.count(1)
 
 
-class Counter:
-    """Register 0x0 gives a new number at each read."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Count."""
-        if (offset, count) != (0, 4):
-            return b"\xff" * count
-        self.value = (self.value + 1) & 0xFFFFFFFF
-        return self.value.to_bytes(4, "little")
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Interrupt."""
-        if offset == 4:
-            device.trigger(IrqType.MSIX, 0)
+def interrupt(_written: int) -> None:
+    """Raise the interrupt."""
+    device.trigger(IrqType.MSIX, 0)
 
 
+registers = RegisterBlock(
+    [
+        Register(0x0, on_read=lambda: next(count) & 0xFFFFFFFF),
+        Register(0x4, on_write=interrupt),
+    ]
+)
 config = ConfigSpace(vendor_id=0x1234, device_id=0xC0DE, class_code=0xFF0000)
 config.add_capability(MsixCapability(1, table_bar=1, table_offset=0, pba_bar=1, pba_offset=0x800))
-device = Device(config, {0: Bar(0x1000, handler=Counter()), 1: Bar(0x1000)})
+device = Device(config, {0: Bar(0x1000, handler=registers), 1: Bar(0x1000)})
 
 if __name__ == "__main__":
     server = Server(device, sys.argv[1])

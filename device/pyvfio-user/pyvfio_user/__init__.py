@@ -33,6 +33,7 @@ from .log import Logger
 from .message_dma import MessageDma
 from .pci import Capability, ConfigSpace, ExtendedCapability
 from .region import Bar, RegionHandler
+from .registers import Register, RegisterBlock
 from .transport import Server
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "MsixCapability",
     "PowerManagementCapability",
     "RegionHandler",
+    "Register",
+    "RegisterBlock",
     "RemoteProtocolError",
     "Reply",
     "SerialNumberCapability",
