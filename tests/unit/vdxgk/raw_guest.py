@@ -29,11 +29,11 @@ LIMIT = 20.0
 class RawGuest:
     """Drives rings and doorbells by hand."""
 
-    def __init__(self, path: str) -> None:
-        self.ram = SharedMemory(RAM, "ram")
+    def __init__(self, path: str, ram: int = RAM) -> None:
+        self.ram = SharedMemory(ram, "ram")
         self.client = Client(path)
         self.client.negotiate()
-        self.client.dma_map(0, RAM, descriptor=self.ram.fd)
+        self.client.dma_map(0, ram, descriptor=self.ram.fd)
         self.client.device_info()
         info = self.client.region_info(function.CHANNEL_BAR)
         assert info.areas == [(function.SHARED_OFFSET, function.SHARED_SIZE)]
@@ -148,7 +148,11 @@ class RawGuest:
     def start(self, probe: int | None = None) -> int:
         """Start in logical mode: as with an IOMMU, nothing stays mapped at its own address."""
         self.reset()
-        self.client.dma_unmap(0, RAM)
+        self.client.dma_unmap(0, self.ram.size)
+        return self.start_adapter(probe)
+
+    def start_adapter(self, probe: int | None = None) -> int:
+        """One more adapter in the domain."""
         self.ram.view[0:8] = struct.pack("<Q", 99)
         args = layout.StartArgs(
             highest_visible=(1 << 32) - 1,

@@ -1,0 +1,61 @@
+"""The conformance vectors against the backend's model and through the raw channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.vdxgk.conformance_worlds import ModelImplementation, RawImplementation
+from tests.unit.vdxgk.raw_guest import serving
+from vdxgk.adapter import Adapter, AdapterOptions
+from vdxgk.conformance import Vector, load, run
+
+VECTORS = load()
+EACH = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+
+
+@EACH
+def test_model(vector: Vector) -> None:
+    implementation = ModelImplementation()
+    result = run(vector, implementation)
+    assert not result.failures
+    assert not result.unobserved
+    backend = implementation.backend
+    held = (backend.objects, backend.openings, backend.lists, backend.cpu_mappings)
+    assert [len(table) for table in held] == [0, 0, 0, 0]
+    assert backend.pool.free_bytes == backend.pool.donated
+    assert not implementation.world.table.pages
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Adapter, RawImplementation]]:
+    """One adapter behind a socket for all vectors: what one leaves, the next stumbles over."""
+    directory: Path = tmp_path_factory.mktemp("conformance")
+    with serving(directory, AdapterOptions()) as (adapter, path):
+        raw = RawImplementation(path)
+        yield adapter, raw
+        raw.close()
+
+
+@EACH
+def test_raw_channel(vector: Vector, served: tuple[Adapter, RawImplementation]) -> None:
+    adapter, raw = served
+    result = run(vector, raw)
+    assert not result.failures
+    assert not result.unobserved
+    backend = adapter.backend
+    with backend.lock:
+        held = (backend.objects, backend.openings, backend.lists, backend.cpu_mappings)
+        assert [len(table) for table in held] == [0, 0, 0, 0]
+
+
+def test_there_are_enough_of_each() -> None:
+    assert len(VECTORS) >= 250
+    called = {step.call for vector in VECTORS for step in vector.steps}
+    assert len(called) == 8
+    assert {vector.basis for vector in VECTORS} >= {"documented", "header", "inferred"}
+    assert any(vector.status_basis == "observed" for vector in VECTORS)
