@@ -18,6 +18,7 @@ from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Reporter
 
 ARCHITECTURE = "amd64"
+_NUMBER = re.compile(r"[0-9]+")
 
 _HINT = "Look at the network and at the mirror (VDXGK_DEBIAN_MIRROR), then try again."
 
@@ -77,6 +78,20 @@ def choose_mirror(listing: str, host_is_debian: bool) -> str:
     return ""
 
 
+def choose_kernel(listing: str, series: str) -> str:
+    """The newest of a series among package names, one on each line; "" if there is none.
+
+    Flavours (cloud, rt), unsigned images and debug symbols are left out.
+    """
+    name = re.compile(
+        rf"linux-image-({re.escape(series)}\.[0-9]+(-[0-9]+)?(\+deb[0-9]+)?-{ARCHITECTURE})"
+    )
+    found = [match[1] for line in listing.split() if (match := name.fullmatch(line))]
+    return max(
+        found, key=lambda release: [int(part) for part in _NUMBER.findall(release)], default=""
+    )
+
+
 class AptRoot:
     """A private apt root in a directory, for a fixed set of suites."""
 
@@ -105,6 +120,20 @@ class AptRoot:
         """Fetch the package lists and verify their signatures."""
         with self._reporter.step("package lists"):
             self._apt("update", "-qq", "--error-on=any")
+
+    def newest_kernel(self, series: str) -> str:
+        """The release of the newest kernel of a series ("6.12"), as in its packages' names.
+
+        Raises SetupError if the archive has none.
+        """
+        listing = processes.output(
+            ["apt-cache", "pkgnames", f"linux-image-{series}."], self._environment()
+        )
+        if release := choose_kernel(listing, series):
+            return release
+        raise SetupError(
+            f"{mirror()} has no Linux {series}.", "Choose another kernel, or another mirror."
+        )
 
     def resolve(
         self, packages: Sequence[str], release: str, assume: Sequence[str] = ()

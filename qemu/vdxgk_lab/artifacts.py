@@ -4,11 +4,12 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdxgk_lab import host, initramfs, qemu_binary, stub_build, trees
+from vdxgk_lab import host, initramfs, kernel_modules, qemu_binary, stub_build, trees
 from vdxgk_lab.cache import Cache
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Reporter
 from vdxgk_lab.qemu_binary import QemuBinary
+from vdxgk_lab.trees import Kernel
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,15 @@ class Artifacts:
     kernel_release: str
     kernel_image: Path
     initramfs: Path
+    virtio_iommu: bool  # whether the kernel drives that IOMMU
 
 
-def prepare(cache: Cache | None = None, reporter: Reporter | None = None) -> Artifacts:
-    """Download and build what is missing; quick, and off-line, if nothing is.
+def prepare(
+    kernel: Kernel = trees.DEFAULT_KERNEL,
+    cache: Cache | None = None,
+    reporter: Reporter | None = None,
+) -> Artifacts:
+    """Download and build what is missing for one kernel; quick, and off-line, if nothing is.
 
     Raises SetupError, or Misconfigured if `$QEMU` will not do.
     """
@@ -34,7 +40,7 @@ def prepare(cache: Cache | None = None, reporter: Reporter | None = None) -> Art
         )
     host.ensure_tools(reporter)
     qemu = qemu_binary.find(cache, reporter)
-    tree = trees.ensure(trees.GUEST_6_12, cache, reporter)
+    tree = trees.ensure(trees.GUESTS[kernel], cache, reporter)
     stub = stub_build.ensure(tree, cache, reporter)
     payload = initramfs.Payload(programs=(stub.control,), modules=(stub.module,))
     return Artifacts(
@@ -42,4 +48,5 @@ def prepare(cache: Cache | None = None, reporter: Reporter | None = None) -> Art
         kernel_release=tree.kernel_release,
         kernel_image=tree.kernel_image,
         initramfs=initramfs.ensure(tree, payload, cache),
+        virtio_iommu=kernel_modules.exists(tree.modules, "virtio_iommu"),
     )

@@ -5,7 +5,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from vdxgk_lab import accelerator, apt, host, qemu_binary, trees
 from vdxgk_lab.cache import Cache
@@ -38,7 +37,7 @@ def examine(cache: Cache) -> list[Finding]:
         _mirror(),
         _space(cache),
         *_qemu(cache),
-        _guest(cache),
+        *_guests(cache),
     ]
 
 
@@ -85,7 +84,8 @@ def _space(cache: Cache) -> Finding:
     free = shutil.disk_usage(directory).free
     if not os.access(directory, os.W_OK):
         return Finding("cache", f"{directory} is read-only", needed, "set VDXGK_CACHE elsewhere")
-    enough = free >= _SPACE_NEEDED or _guest(cache).found != "not yet"
+    recipe = trees.GUESTS[trees.DEFAULT_KERNEL]
+    enough = free >= _SPACE_NEEDED or cache.path(recipe.name, recipe.key).is_dir()
     fix = "" if enough else "free some space, or set VDXGK_CACHE elsewhere"
     return Finding("cache", f"{free / 1e9:.1f} GB free", needed, fix)
 
@@ -105,7 +105,8 @@ def _qemu(cache: Cache) -> Iterator[Finding]:
     yield Finding("KVM", f"no: {reason}" if reason else "runs guests", "optional; else emulation")
 
 
-def _guest(cache: Cache) -> Finding:
-    path: Path = cache.path(trees.GUEST_6_12.name, trees.GUEST_6_12.key)
-    found = trees.Tree(path).kernel_release if path.is_dir() else "not yet"
-    return Finding("guest kernel", found, "vdxgk setup downloads it")
+def _guests(cache: Cache) -> Iterator[Finding]:
+    for kernel, recipe in trees.GUESTS.items():
+        path = cache.path(recipe.name, recipe.key)
+        found = trees.Tree(path).kernel_release if path.is_dir() else "not yet"
+        yield Finding(f"Linux {kernel}", found, f"vdxgk setup --kernel {kernel} downloads it")

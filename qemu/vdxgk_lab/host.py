@@ -32,16 +32,15 @@ TAR = Tool("tar", "tar", "unpacks packages")
 GPGV = Tool("gpgv", "gpgv", "verifies signatures for apt")
 SETPRIV = Tool("setpriv", "util-linux", "ends QEMU when its parent dies")
 CHROOT = Tool("chroot", "coreutils", "builds the stub inside the sysroot")
-UNSHARE = Tool("unshare", "util-linux", "builds the stub inside the sysroot without root")
+UNSHARE = Tool("unshare", "util-linux", "builds the stub inside the sysroot")
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 KEYRING_PACKAGE = "debian-archive-keyring"
 
 
 def required_tools() -> list[Tool]:
-    """The programs that set-up and machines need, for this user."""
-    tools = [APT_GET, DPKG_DEB, TAR, GPGV, SETPRIV, CHROOT]
-    return tools if os.geteuid() == 0 else [*tools, UNSHARE]
+    """The programs that set-up and machines need."""
+    return [APT_GET, DPKG_DEB, TAR, GPGV, SETPRIV, CHROOT, UNSHARE]
 
 
 def is_debian() -> bool:

@@ -19,6 +19,7 @@ _FORMAT = "1"  # change it when the code below makes different archives
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 _MODULES = ("virtio_pci", "virtio_iommu", "virtio_console")
+_OPTIONAL = ("virtio_iommu",)  # Debian's 6.1 has none
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 
 
@@ -73,7 +74,12 @@ def _init_script() -> bytes:
 
 
 def _add_modules(cpio: CpioWriter, tree: Tree, payload: Payload) -> None:
-    order = kernel_modules.load_order(tree.modules, (*_MODULES, *payload.kernel_modules))
+    basics = [
+        name
+        for name in _MODULES
+        if name not in _OPTIONAL or kernel_modules.exists(tree.modules, name)
+    ]
+    order = kernel_modules.load_order(tree.modules, (*basics, *payload.kernel_modules))
     names = []
     for path in order:
         name = path.name.removesuffix(".xz")

@@ -14,7 +14,7 @@ def load_order(modules: Path, names: Iterable[str]) -> list[Path]:
     needs no file. Raises SetupError for a module that the kernel lacks.
     """
     files = _by_name(modules)
-    builtin = {_name(line) for line in (modules / "modules.builtin").read_text().split()}
+    builtin = _builtin(modules)
     order: dict[str, None] = {}
     for name in names:
         if name in files:
@@ -24,6 +24,15 @@ def load_order(modules: Path, names: Iterable[str]) -> list[Path]:
         elif name not in builtin:
             raise SetupError(f"kernel {modules.name} has no module {name}.")
     return [modules / path for path in order]
+
+
+def exists(modules: Path, name: str) -> bool:
+    """Whether the kernel has a module, built in or not."""
+    return name in _by_name(modules) or name in _builtin(modules)
+
+
+def _builtin(modules: Path) -> set[str]:
+    return {_name(line) for line in (modules / "modules.builtin").read_text().split()}
 
 
 def _by_name(modules: Path) -> dict[str, tuple[str, list[str]]]:

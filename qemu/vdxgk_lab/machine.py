@@ -18,7 +18,7 @@ from typing import Literal, Self
 from vdxgk_lab import accelerator, preflight, processes, timeouts
 from vdxgk_lab.artifacts import Artifacts
 from vdxgk_lab.command_line import MachineConfig, Plumbing, arguments
-from vdxgk_lab.errors import VmError, VmLost
+from vdxgk_lab.errors import Misconfigured, VmError, VmLost
 from vdxgk_lab.guest import Guest
 from vdxgk_lab.qmp import EventLoopThread, QmpPeer
 
@@ -40,8 +40,13 @@ class Machine:
 
         `directory` takes the logs: `<name>-console.log`, `<name>-qemu.log`,
         `<name>-command.sh`. Raises Misconfigured if KVM is insisted on and
-        does not work.
+        does not work, and for an IOMMU that the kernel does not drive.
         """
+        if config.iommu == "virtio" and not artifacts.virtio_iommu:
+            raise Misconfigured(
+                f"Linux {artifacts.kernel_release} has no driver for virtio-iommu.",
+                "Choose a later kernel, or another IOMMU.",
+            )
         self.config = config
         self.accelerator: Literal["kvm", "tcg"] = accelerator.choose(
             config.accelerator, artifacts.qemu

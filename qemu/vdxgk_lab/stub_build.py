@@ -4,6 +4,7 @@ The helper programs of Debian's kernel headers need their release's C library,
 so the compiler of the host, and the host itself, will not do.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -115,8 +116,20 @@ def _complaints(log: str) -> list[str]:
 
 def enter(tree: Tree, root: bool) -> list[str]:
     """The words that run a command with the tree as its root directory."""
-    if root:
+    if root and not _may_mount():
         return ["chroot", str(tree.root)]
-    # A user namespace may change its root, but make no devices.
-    script = 'mount --bind /dev/null "$0/dev/null" && exec chroot "$0" "$@"'
-    return ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(tree.root)]
+    # A user namespace may change its root, but make no devices; and objtool,
+    # since Linux 7, looks for its stack in /proc.
+    script = (
+        'mount --bind /dev/null "$0/dev/null" && mount --rbind /proc "$0/proc" && '
+        'exec chroot "$0" "$@"'
+    )
+    user = () if root else ("--map-root-user",)
+    return ["unshare", *user, "--mount", "sh", "-c", script, str(tree.root)]
+
+
+@functools.cache
+def _may_mount() -> bool:
+    """Whether root is one that mounts, as in most containers it is not."""
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return probe.returncode == 0

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from vdxgk_lab import processes
 from vdxgk_lab.apt import AptRoot, Package
@@ -20,8 +21,7 @@ from vdxgk_lab.cache import Cache, key_of
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Reporter
 
-_RECIPE_VERSION = "2"  # change it when the code below makes different trees
-_SUITES = ("trixie", "trixie-updates", "trixie-backports")
+_RECIPE_VERSION = "3"  # change it when the code below makes different trees
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _MANIFEST = "vdxgk-manifest"
 _UNPACKED_MARGIN = 6  # a tree takes about so many times its packages
@@ -30,15 +30,21 @@ _UNUSED = (
     *("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info"),
     *("./usr/share/lintian", "./usr/share/bug", "./usr/share/bash-completion"),
     *("./usr/share/perl5", "./var", "./usr/lib/systemd/system", "./usr/share/icons"),
-    *("./usr/lib/modules/*/kernel/sound", "./usr/lib/modules/*/kernel/drivers/media"),
-    *("./usr/lib/modules/*/kernel/drivers/net/wireless", "./usr/lib/modules/*/kernel/net/wireless"),
-    *("./usr/lib/modules/*/kernel/drivers/net/ethernet", "./usr/lib/modules/*/kernel/drivers/isdn"),
-    *("./usr/lib/modules/*/kernel/drivers/infiniband", "./usr/lib/modules/*/kernel/drivers/scsi"),
+    # Debian 12 keeps modules in /lib, later ones in /usr/lib; tar's patterns fit both.
+    *("lib/modules/*/kernel/sound", "lib/modules/*/kernel/drivers/media"),
+    *("lib/modules/*/kernel/drivers/net/wireless", "lib/modules/*/kernel/net/wireless"),
+    *("lib/modules/*/kernel/drivers/net/ethernet", "lib/modules/*/kernel/drivers/isdn"),
+    *("lib/modules/*/kernel/drivers/infiniband", "lib/modules/*/kernel/drivers/scsi"),
     *(
-        f"./usr/lib/modules/*/kernel/drivers/gpu/drm/{gpu}"
+        f"lib/modules/*/kernel/drivers/gpu/drm/{gpu}"
         for gpu in ("amd", "i915", "nouveau", "radeon", "xe")
     ),
 )
+
+
+Kernel = Literal["6.1", "6.12", "7.3"]
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+DEFAULT_KERNEL: Kernel = "6.12"
 
 
 @dataclass(frozen=True)
@@ -46,35 +52,52 @@ class Recipe:
     """What a tree is made of."""
 
     name: str
+    suites: tuple[str, ...]
     release: str  # the suite to prefer
     packages: tuple[str, ...]
+    kernel: str = ""  # a series: its newest kernel comes along, with headers
     assume: tuple[str, ...] = ()  # left out, with what only they need
 
     @property
     def key(self) -> str:
         """Changes with anything that makes a different tree."""
-        return key_of([_RECIPE_VERSION, *_SUITES, *map(repr, astuple(self))])
+        return key_of([_RECIPE_VERSION, *map(repr, astuple(self))])
 
+
+_TRIXIE = ("trixie", "trixie-updates", "trixie-backports")
+_BOOKWORM = ("bookworm", "bookworm-updates")
 
 QEMU = Recipe(
     name="qemu",
+    suites=_TRIXIE,
     release="trixie-backports",
     packages=("qemu-system-x86", "seabios"),
     assume=("adduser", "passwd", "debconf", "libpam-modules", "libpam-runtime"),
 )
 
-OVMF = Recipe(name="ovmf", release="trixie", packages=("ovmf",))
+OVMF = Recipe(name="ovmf", suites=_TRIXIE, release="trixie", packages=("ovmf",))
 
-GUEST_6_12 = Recipe(
-    name="guest-6.12",
-    release="trixie",
-    packages=(
-        *("linux-image-amd64", "linux-headers-amd64"),
-        *("gcc", "make", "libc6-dev", "zlib1g-dev"),
-        *("busybox-static", "qemu-guest-agent", "kmod"),
-    ),
-    assume=("initramfs-tools", "linux-initramfs-tool", "linux-base", "init-system-helpers"),
-)
+
+def _guest(series: str, suites: tuple[str, ...], release: str) -> Recipe:
+    return Recipe(
+        name=f"guest-{series}",
+        suites=suites,
+        release=release,
+        kernel=series,
+        packages=(
+            *("gcc", "make", "libc6-dev", "zlib1g-dev"),
+            *("busybox-static", "qemu-guest-agent", "kmod"),
+        ),
+        assume=("initramfs-tools", "linux-initramfs-tool", "linux-base", "init-system-helpers"),
+    )
+
+
+GUEST_6_12 = _guest("6.12", _TRIXIE, "trixie")
+GUESTS: dict[Kernel, Recipe] = {
+    "6.1": _guest("6.1", _BOOKWORM, "bookworm"),
+    "6.12": GUEST_6_12,
+    "7.3": _guest("7.3", _TRIXIE, "trixie-backports"),
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +134,9 @@ class Tree:
     @property
     def kernel_image(self) -> Path:
         """The kernel's bzImage."""
-        return self.root / "boot" / f"vmlinuz-{self.kernel_release}"
+        # Where Debian puts it since 7.0, and where before.
+        beside, boot = self.modules / "vmlinuz", self.root / "boot"
+        return beside if beside.exists() else boot / f"vmlinuz-{self.kernel_release}"
 
     def versions(self) -> dict[str, str]:
         """Package names and versions."""
@@ -133,13 +158,17 @@ def ensure(recipe: Recipe, cache: Cache, reporter: Reporter) -> Tree:
 def build(recipe: Recipe, target: Path, cache: Cache, reporter: Reporter) -> None:
     """Make a tree in an empty directory."""
     with cache.lock("apt"):
-        apt = AptRoot(cache.root / "apt", _SUITES, reporter)
+        apt = AptRoot(cache.root / "apt", recipe.suites, reporter)
         apt.update()
-        packages = apt.resolve(recipe.packages, recipe.release, recipe.assume)
+        names = recipe.packages
+        if recipe.kernel:
+            kernel = apt.newest_kernel(recipe.kernel)
+            names = (f"linux-image-{kernel}", f"linux-headers-{kernel}", *names)
+        packages = apt.resolve(names, recipe.release, recipe.assume)
         size = sum(package.size for package in packages)
         _check_space(target, size)
         title = f"{recipe.name}: {len(packages)} Debian packages, {size / 1e6:.0f} MB"
-        apt.download(recipe.packages, recipe.release, title)
+        apt.download(names, recipe.release, title)
         _merge_usr(target)
         with reporter.step(f"{recipe.name}: unpacking") as step:
             for done, package in enumerate(packages):
@@ -181,7 +210,7 @@ def _unpack(package: Path, target: Path) -> None:
 
 
 def _finish(tree: Tree, packages: Sequence[Package]) -> None:
-    if (tree.root / "boot").is_dir():
+    if (tree.root / "usr/lib/modules").is_dir():
         processes.output(
             [*tree.command("usr/bin/kmod", "depmod"), "-b", str(tree.root), tree.kernel_release]
         )

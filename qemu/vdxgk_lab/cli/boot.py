@@ -5,7 +5,7 @@ import sys
 import click
 
 from vdxgk.cli import Size
-from vdxgk_lab import artifacts, firmware
+from vdxgk_lab import artifacts, firmware, trees
 from vdxgk_lab.command_line import ACCELERATORS, IOMMUS, Accelerator, Iommu, MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.machine import Machine
@@ -30,6 +30,14 @@ from vdxgk_lab.run_directory import RunDirectory
     show_default=True,
     help="auto asks $ACCEL, then takes KVM where it runs guests.",
 )
+@click.option(
+    "--kernel",
+    type=click.Choice(trees.KERNELS),
+    envvar="KERNEL",
+    default=trees.DEFAULT_KERNEL,
+    show_default=True,
+    help="The guest's Linux; downloaded when first asked for.",
+)
 @click.option("--kernel-arg", "kernel_args", multiple=True, help="For the guest's command line.")
 @click.option("--qemu-arg", "qemu_args", multiple=True, help="One more word for QEMU's.")
 def boot(
@@ -39,6 +47,7 @@ def boot(
     iommu: Iommu,
     dma_bits: int,
     accelerator: Accelerator,
+    kernel: trees.Kernel,
     kernel_args: tuple[str, ...],
     qemu_args: tuple[str, ...],
 ) -> None:
@@ -47,7 +56,7 @@ def boot(
     A shell runs there, with dxgkctl to drive the stub. `exit` ends the
     machine, and so does Ctrl-A X.
     """
-    made = artifacts.prepare()
+    made = artifacts.prepare(kernel)
     options = ["--dma-bits", str(dma_bits), *firmware.rom_options(made.qemu)]
     with (
         RunDirectory("boot") as run,

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from vdxgk.cli import Size
-from vdxgk_lab import artifacts
+from vdxgk_lab import artifacts, trees
 from vdxgk_lab.command_line import IOMMUS, Accelerator, Iommu
 from vdxgk_lab.proof import report
 from vdxgk_lab.proof.run import Listener, RunOptions, prove
@@ -40,16 +40,30 @@ from vdxgk_lab.run_directory import RunDirectory
     show_default=True,
     help="auto takes KVM where it runs guests.",
 )
+@click.option(
+    "--kernel",
+    type=click.Choice(trees.KERNELS),
+    envvar="KERNEL",
+    default=trees.DEFAULT_KERNEL,
+    show_default=True,
+    help="The guest's Linux; downloaded when first asked for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The evidence as one JSON object.")
 def run(
-    *, memory: int, dma_bits: int, iommu: Iommu, accelerator: Accelerator, as_json: bool
+    *,
+    memory: int,
+    dma_bits: int,
+    iommu: Iommu,
+    accelerator: Accelerator,
+    kernel: trees.Kernel,
+    as_json: bool,
 ) -> None:
     """Boot a guest, remap, do DMA both ways, verify, report.
 
     Exit status 0 only if everything was verified. Otherwise, or with KEEP=1,
     the logs are kept below ./results.
     """
-    made = artifacts.prepare()
+    made = artifacts.prepare(kernel)
     options = RunOptions(memory, dma_bits, iommu, accelerator)
     # A file or a pipe gets whole lines; a terminal decides for itself.
     console = Console(quiet=as_json, width=None if sys.stdout.isatty() else 124)
