@@ -35,8 +35,7 @@ static int map_view(const struct options *options, uint64_t object,
 
 	escape->u.map.args.hPhysicalMemoryObject = (HANDLE)(uintptr_t)object;
 	escape->u.map.args.AccessMode =
-		options->user ? DXGK_ACCESS_MODE_USER_MODE :
-				DXGK_ACCESS_MODE_KERNEL_MODE;
+		options->user ? DXGK_ACCESS_MODE_USER_MODE : options->access;
 	escape->u.map.args.Offset = options->offset;
 	escape->u.map.args.Size = size;
 	ret = escape_call(0, status);

@@ -56,7 +56,7 @@ struct options {
 	uint64_t context, limit, timeout;
 	bool has_size, has_adapter, has_expect;
 	bool no_adapter, messages, require_contiguous, prefer_contiguous, user;
-	uint32_t type, cache;
+	uint32_t type, cache, access;
 	char **positional;
 	int positional_count;
 };

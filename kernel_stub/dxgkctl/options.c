@@ -32,11 +32,18 @@ static const struct name caches[] = {
 	{ NULL, 0 },
 };
 
+static const struct name accesses[] = {
+	{ "kernel", DXGK_ACCESS_MODE_KERNEL_MODE },
+	{ "user", DXGK_ACCESS_MODE_USER_MODE },
+	{ NULL, 0 },
+};
+
 enum {
 	OPTION_NUMBER = 256, /* + index into numbers[] */
 	OPTION_FLAG = 512,   /* + index into flags[] */
 	OPTION_TYPE = 768,
 	OPTION_CACHE,
+	OPTION_ACCESS,
 };
 
 #define NUMBER(option, member) \
@@ -127,7 +134,7 @@ static int parse_name(const struct name *names, const char *text,
 
 static const struct option *long_options(void)
 {
-	static struct option table[COUNT(numbers) + COUNT(flags) + 3];
+	static struct option table[COUNT(numbers) + COUNT(flags) + 4];
 	struct option *at = table;
 	size_t i;
 
@@ -140,6 +147,8 @@ static const struct option *long_options(void)
 	*at++ = (struct option){ "type", required_argument, NULL, OPTION_TYPE };
 	*at++ = (struct option){ "cache", required_argument, NULL,
 				 OPTION_CACHE };
+	*at++ = (struct option){ "access", required_argument, NULL,
+				 OPTION_ACCESS };
 	return table;
 }
 
@@ -151,6 +160,8 @@ static int parse_one(struct options *options, int option, char **argv)
 		return parse_name(types, optarg, &options->type);
 	if (option == OPTION_CACHE)
 		return parse_name(caches, optarg, &options->cache);
+	if (option == OPTION_ACCESS)
+		return parse_name(accesses, optarg, &options->access);
 	if (option >= OPTION_FLAG) {
 		*(bool *)(base + flags[option - OPTION_FLAG].value) = true;
 		return EXIT_OK;
