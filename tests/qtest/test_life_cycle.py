@@ -42,9 +42,7 @@ def test_three_lives_in_a_row(idle_lane: Lane, path: int) -> None:
         lane.iommu.map(logical, BUFFER, PAGE)
         lane.assert_reads(logical, content, path)
         lane.assert_read_refused(BUFFER, path)
-        lane.iommu.unmap(logical, PAGE)
-        lane.machine.reset()
-        lane.gpu.start(MmioWindow())
+        lane.restart()
 
 
 def test_faults_do_not_wear_out(lane: Lane, path: int) -> None:

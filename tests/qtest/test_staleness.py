@@ -8,7 +8,7 @@ import pytest
 
 from pyvfio_user import Access as Wanted
 from pyvfio_user import DmaAccess
-from tests.qtest.lane import BUFFER, Lane, TableIommu, pattern
+from tests.qtest.lane import BUFFER, KINDS, Lane, TableIommu, pattern
 from vdxgk.channel import layout
 from vdxgk.engine import Engine
 from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
@@ -16,6 +16,8 @@ from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
 LIMIT = 60.0
 """Seconds after which a test has failed."""
 LOGICAL = 0x2_2340_0000
+# virtio-iommu's mappings are requests: there is nothing to invalidate.
+with_tables = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "virtio"])
 OTHER = BUFFER + 8 * LARGE
 
 
@@ -34,6 +36,7 @@ def test_access_after_unmap(lane: Lane, path: int) -> None:
     assert lane.qtest.read(BUFFER, PAGE) == pattern(2, PAGE)
 
 
+@with_tables
 def test_without_invalidation_the_old_translation_may_be_used(
     lane: Lane, table_iommu: TableIommu, path: int
 ) -> None:
@@ -47,6 +50,7 @@ def test_without_invalidation_the_old_translation_may_be_used(
     lane.assert_read_refused(LOGICAL, path)
 
 
+@with_tables
 def test_without_invalidation_a_retargeted_page_is_the_old_one(
     lane: Lane, table_iommu: TableIommu, path: int
 ) -> None:
@@ -61,17 +65,17 @@ def test_without_invalidation_a_retargeted_page_is_the_old_one(
     lane.assert_reads(LOGICAL, second, path)
 
 
-def test_invalidation_of_other_pages_is_not_enough(
-    lane: Lane, table_iommu: TableIommu, path: int
-) -> None:
+@with_tables
+def test_invalidation_of_other_pages_is_not_enough(lane: Lane, table_iommu: TableIommu) -> None:
+    """By descriptors: what an IOMMU caches for messages it may forget whenever it likes."""
     content = lane.buffer(BUFFER, PAGE, 1)
     lane.iommu.map(LOGICAL, BUFFER, PAGE)
-    lane.assert_reads(LOGICAL, content, path)
+    lane.assert_reads(LOGICAL, content)
     table_iommu.table.clear(LOGICAL, PAGE, PAGE)
     table_iommu.invalidate(LOGICAL + LARGE, PAGE)
-    lane.assert_reads(LOGICAL, content, path)
+    lane.assert_reads(LOGICAL, content)
     table_iommu.invalidate(LOGICAL, PAGE)
-    lane.assert_read_refused(LOGICAL, path)
+    lane.assert_read_refused(LOGICAL)
 
 
 def test_unmap_between_two_steps_of_a_transfer(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:

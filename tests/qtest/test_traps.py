@@ -12,7 +12,7 @@ import zlib
 
 import pytest
 
-from tests.qtest.lane import BUFFER, REQUESTER, Lane, open_lane
+from tests.qtest.lane import BUFFER, REQUESTER, Lane, open_lane, pattern
 from vdxgk.channel import layout
 from vdxgk.memory.ntstatus import NtStatus
 from vdxgk_lab.errors import VmLost
@@ -69,6 +69,23 @@ def test_first_stage_translation_is_not_announced(
         else:  # the opposite
             assert lane.mapped() == [(LOGICAL, PAGE, 3)]
             lane.assert_reads(LOGICAL, content)
+
+
+@pytest.mark.parametrize("remap", [False, True], ids=["off", "on"])
+def test_amd_without_dma_remapping_protects_nothing_from_descriptors(
+    qemu: QemuBinary, vdxgk_run: RunDirectory, remap: bool
+) -> None:
+    """The guest believes that it is protected, and nothing tells it otherwise."""
+    with open_lane("amd", qemu, vdxgk_run.path, iommu={"dma-remap": remap}) as lane:
+        lane.iommu.enable()
+        secret = lane.buffer(BUFFER, PAGE, 1)
+        if remap:
+            lane.assert_write_refused(BUFFER)
+            assert lane.qtest.read(BUFFER, PAGE) == secret
+        else:
+            lane.assert_reads(BUFFER, secret)
+            lane.assert_writes(BUFFER, PAGE, 2)
+            assert lane.qtest.read(BUFFER, PAGE) == pattern(2, PAGE)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "private"])

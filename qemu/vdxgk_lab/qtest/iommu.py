@@ -27,13 +27,13 @@ class Access(enum.IntFlag):
 class IommuFault:
     """One entry of an IOMMU's own log.
 
-    `address` as the IOMMU reports it: some know the page only.  `reason` is
-    the IOMMU's code.
+    `address` as the IOMMU reports it: some know the page only.  `write` is
+    None where the IOMMU does not say.  `reason` is the IOMMU's code.
     """
 
     requester: int
     address: int
-    write: bool
+    write: bool | None
     reason: int
 
 
