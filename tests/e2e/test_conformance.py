@@ -1,0 +1,39 @@
+"""The conformance vectors in a guest on real QEMU: all of them in one machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.conftest import Bench
+from tests.e2e.guest_implementation import GuestImplementation
+from vdxgk.conformance import Result, Vector, load, run_together
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+# One guest has one adapter, and its miniport frees only lists that it holds.
+VECTORS = tuple(vector for vector in load() if not vector.requires)
+TOGETHER = 128
+"""Vectors side by side: a bound on the memory that they hold."""
+
+
+@pytest.fixture(scope="module")
+def results(bench: Bench) -> dict[str, Result]:
+    implementation = GuestImplementation(bench.guest)
+    found: dict[str, Result] = {}
+    for first in range(0, len(VECTORS), TOGETHER):
+        found |= run_together(VECTORS[first : first + TOGETHER], implementation)
+    return found
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.id)
+def test_guest(vector: Vector, results: dict[str, Result]) -> None:
+    result = results[vector.id]
+    assert not result.failures
+    assert not result.unobserved
+
+
+def test_nothing_is_left(bench: Bench, results: dict[str, Result]) -> None:
+    answer = bench.stub.call("status")
+    assert (answer["objects"], answer["adls"], answer["views"]) == (0, 0, 0)
+    assert not answer["dead"]
+    assert bench.stub.canary().damaged == 0
