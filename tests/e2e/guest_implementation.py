@@ -154,7 +154,7 @@ def _create_options(given: Arguments) -> Iterable[str]:
     )
     adapter = given.get("hAdapter", 0)
     yield f"--adapter={adapter:#x}" if adapter else "--no-adapter"
-    members = {
+    members: dict[int, dict[str, str]] = {
         PhysicalMemoryType.MDL: {
             "Mdl.LowAddress": "low",
             "Mdl.HighAddress": "high",
