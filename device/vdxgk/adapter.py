@@ -246,10 +246,10 @@ class Adapter(DeviceObserver):
         with self._executing:
             pass  # it was cancelled, and no other is taken before the channel is ready
         with self.backend.lock:
-            self.backend.reset()
             if self.backend.ram is not ram:
                 self.backend.ram.release()
                 self.backend.ram = ram
+            self.backend.reset()
         self.saboteur.disarm()
         self.faults.reset()
         with self._state:

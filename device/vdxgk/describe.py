@@ -79,6 +79,7 @@ def _object(target: PhysicalMemoryObject) -> dict[str, Any]:
         "type": target.type.name,
         "cache": target.cache.name,
         "size": target.size,
+        "locked": target.locked,
         "run_count": len(target.runs),
         "runs": [list(run) for run in target.runs[:MAX_RUNS]],
         "cpu_mappings": target.cpu_mappings,

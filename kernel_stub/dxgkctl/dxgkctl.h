@@ -54,7 +54,7 @@ struct options {
 	uint64_t size, offset, low, high, boundary, skip, flags, adapter;
 	uint64_t value, step, expect, source, destination, page, first, count;
 	uint64_t context, limit, timeout;
-	bool has_size, has_adapter, has_expect;
+	bool has_size, has_adapter, has_expect, has_flags;
 	bool no_adapter, messages, require_contiguous, prefer_contiguous, user;
 	uint32_t type, cache, access;
 	char **positional;

@@ -16,7 +16,8 @@ static const struct command {
 	{ "create", command_create,
 	  "--size S [--type mdl|contiguous|section|io-space] [--low A] [--high A]\n"
 	  "\t[--boundary N] [--skip N] [--flags N] [--cache cached|wc|uncached]\n"
-	  "\t[--no-adapter | --adapter HANDLE] [--context N] [--limit RUNS]" },
+	  "\t[--no-adapter | --adapter HANDLE] [--context N] [--limit RUNS]\n"
+	  "\t(section: --flags is PageProtection; io-space: --low is BaseAddress)" },
 	{ "open", command_open, "OBJECT [--adapter HANDLE]" },
 	{ "close", command_close, "ADAPTER_OBJECT" },
 	{ "destroy", command_destroy, "OBJECT [ADAPTER_OBJECT]" },

@@ -68,7 +68,9 @@ static void fill_create(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args,
 		args->Mdl.Flags = options->flags;
 		break;
 	case DXGK_PHYSICAL_MEMORY_TYPE_SECTION:
-		args->Section.PageProtection = options->flags;
+		args->Section.PageProtection =
+			options->has_flags ? options->flags : PAGE_READWRITE;
+		args->Section.AllocationAttributes = SEC_COMMIT;
 		break;
 	case DXGK_PHYSICAL_MEMORY_TYPE_IO_SPACE:
 		args->IOSpace.BaseAddress.QuadPart = options->low;

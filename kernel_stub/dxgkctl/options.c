@@ -63,7 +63,7 @@ static const struct {
 	NUMBER("high", high),
 	NUMBER("boundary", boundary),
 	NUMBER("skip", skip),
-	NUMBER("flags", flags),
+	NUMBER_SEEN("flags", flags, has_flags),
 	NUMBER("context", context),
 	NUMBER_SEEN("adapter", adapter, has_adapter),
 	NUMBER("value", value),

@@ -292,6 +292,16 @@ struct vdxgk_open_result {
 	vdxgk_u64 adapter_object;
 };
 
+/*
+ * A SECTION is created without memory (no runs) and gets it when it is first
+ * used: the first MAP_OBJECT or ALLOCATE_ADL may answer VDXGK_NT_MORE_MEMORY,
+ * as CREATE_OBJECT does.  A success tells how many runs the object has now;
+ * QUERY_LIST reads them.  The guest zeroes the pages before it goes on.
+ *
+ * An IO_SPACE has one run, the driver's own range, which the guest has
+ * checked: the backend knows RAM, but not what else there is.
+ */
+
 /* MAP_OBJECT, UNMAP_OBJECT: the DDI structures as they are. The backend
  * checks and counts; the guest makes the mapping after MAP and removes it
  * before UNMAP. Unmapping names the token that MAP answered. */
@@ -300,6 +310,8 @@ struct vdxgk_map_result {
 	vdxgk_u64 offset;	/* of the mapping in the object, page multiple */
 	vdxgk_u64 size;		/* page multiple */
 	vdxgk_u32 cache_type;	/* DXGK_MEMORY_CACHING_TYPE */
+	vdxgk_u32 writable;
+	vdxgk_u32 run_count;	/* of the object */
 	vdxgk_u32 reserved;
 };
 
@@ -318,6 +330,8 @@ struct vdxgk_allocate_adl_result {
 	vdxgk_u32 contiguous;	/* DXGK_ADL_FLAGS.Contiguous */
 	vdxgk_u32 mapping_count;
 	vdxgk_u32 map_needed;	/* 0: nothing to map, commit at once */
+	vdxgk_u32 run_count;	/* of the object */
+	vdxgk_u32 reserved;
 };
 
 /* COMMIT_ADL: the backend compares what the hypervisor announced with what

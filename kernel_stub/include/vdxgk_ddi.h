@@ -48,6 +48,11 @@ typedef enum _DXGK_QUERYADAPTERINFOTYPE {
 #define MM_ALLOCATE_FAST_LARGE_PAGES 0x40
 #define MM_ALLOCATE_AND_HOT_REMOVE 0x100
 
+/* For DXGKARGCB_..._OBJECT.Section. The other protections (PAGE_READONLY 0x02,
+ * PAGE_WRITECOPY 0x08, PAGE_EXECUTE 0x10) have names that Linux uses too. */
+#define PAGE_READWRITE 0x04
+#define SEC_COMMIT 0x08000000
+
 /* ---- Address descriptor lists ------------------------------------------ */
 
 /* A 4 KiB page: logical where an IOMMU remaps, else guest-physical. */

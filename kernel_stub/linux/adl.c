@@ -186,6 +186,9 @@ static NTSTATUS make_live(struct vdxgk_device *dev, struct vdxgk_adl *adl,
 	    !result->mapping_count || result->mapping_count > page_count ||
 	    result->page_count != page_count)
 		goto give_up;
+	status = vdxgk_object_back(dev, adl->object, result->run_count);
+	if (!NT_SUCCESS(status))
+		goto give_up;
 	adl->mappings = kvcalloc(result->mapping_count, sizeof(*adl->mappings),
 				 GFP_KERNEL);
 	status = STATUS_INSUFFICIENT_RESOURCES;
@@ -247,7 +250,7 @@ NTSTATUS vdxgk_adl_allocate(struct vdxgk_device *dev,
 	if (!call.list_out)
 		goto free;
 
-	status = vdxgk_call(dev, &call);
+	status = vdxgk_memory_call(dev, &call);
 	if (!NT_SUCCESS(status))
 		goto free;
 	memcpy(&result, call.result, sizeof(result));

@@ -6,8 +6,6 @@
  * needs none.  They come only from within a DDI call, so they belong to the
  * adapter whose DDI this thread is in.
  */
-#include <linux/io.h>
-
 #include "vdxgk.h"
 
 static LIST_HEAD(callers); /* devices that are within a DDI call */
@@ -124,59 +122,30 @@ static void cb_close_object(const DXGKARGCB_CLOSE_PHYSICAL_MEMORY_OBJECT *args)
 
 /* ---- Registers and memory behind BARs ------------------------------------ */
 
-static bool within_bar(struct pci_dev *pdev, u64 start, u64 length)
-{
-	unsigned int bar;
-
-	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++) {
-		u64 first = pci_resource_start(pdev, bar);
-		u64 size = pci_resource_len(pdev, bar);
-
-		if (pci_resource_flags(pdev, bar) & IORESOURCE_MEM &&
-		    start >= first && start - first < size &&
-		    length <= size - (start - first))
-			return true;
-	}
-	return false;
-}
-
 static NTSTATUS cb_map_memory(HANDLE device_handle, PHYSICAL_ADDRESS address,
 			      ULONG length, BOOLEAN in_io_space,
 			      BOOLEAN map_to_user_mode,
 			      MEMORY_CACHING_TYPE cache_type, PVOID *virtual)
 {
 	struct vdxgk_device *dev = vdxgk_ddi_device();
-	void __iomem *mapped;
 
 	*virtual = NULL;
 	if (!dev || device_handle != dev->interface.DeviceHandle)
 		return STATUS_INVALID_PARAMETER;
 	if (in_io_space || map_to_user_mode)
 		return STATUS_NOT_SUPPORTED;
-	if (!length || !within_bar(dev->pdev, address.QuadPart, length))
+	if (!length || cache_type > MmWriteCombined ||
+	    !vdxgk_bar_holds(dev->pdev, address.QuadPart, length, 0))
 		return STATUS_INVALID_PARAMETER;
-	switch (cache_type) {
-	case MmNonCached:
-		mapped = ioremap(address.QuadPart, length);
-		break;
-	case MmCached:
-		mapped = ioremap_cache(address.QuadPart, length);
-		break;
-	case MmWriteCombined:
-		mapped = ioremap_wc(address.QuadPart, length);
-		break;
-	default:
-		return STATUS_INVALID_PARAMETER;
-	}
-	*virtual = (__force void *)mapped;
-	return mapped ? STATUS_SUCCESS : STATUS_INSUFFICIENT_RESOURCES;
+	*virtual = vdxgk_bar_map(address.QuadPart, length, cache_type);
+	return *virtual ? STATUS_SUCCESS : STATUS_INSUFFICIENT_RESOURCES;
 }
 
 static NTSTATUS cb_unmap_memory(HANDLE device_handle, PVOID virtual)
 {
 	if (!virtual)
 		return STATUS_INVALID_PARAMETER;
-	iounmap((__force void __iomem *)virtual);
+	vdxgk_bar_unmap(virtual);
 	return STATUS_SUCCESS;
 }
 

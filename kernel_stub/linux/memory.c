@@ -12,6 +12,8 @@
 
 /* How many blocks outside of the bounds one donation may hold meanwhile. */
 #define ASIDE_BLOCKS 64
+/* How often one request may ask for more memory. */
+#define DONATIONS_MAX 16
 /* What a donation leaves to the guest. */
 #define GUEST_RESERVE (32ull << 20)
 
@@ -270,6 +272,32 @@ NTSTATUS vdxgk_memory_reclaim(struct vdxgk_device *dev, bool all)
 			break;
 	}
 	kvfree(ranges);
+	return status;
+}
+
+/* A request that may need memory: donate what the backend asks for, repeat. */
+NTSTATUS vdxgk_memory_call(struct vdxgk_device *dev, struct vdxgk_call *call)
+{
+	struct vdxgk_memory_wanted wanted;
+	unsigned int donations;
+	NTSTATUS status;
+
+	for (donations = 0;; donations++) {
+		status = vdxgk_call(dev, call);
+		if (status != STATUS_MORE_PROCESSING_REQUIRED)
+			break;
+		if (donations == DONATIONS_MAX) {
+			status = STATUS_NO_MEMORY;
+			break;
+		}
+		memcpy(&wanted, call->result, sizeof(wanted));
+		status = vdxgk_memory_donate(dev, &wanted, donations > 0);
+		if (!NT_SUCCESS(status))
+			break;
+	}
+	/* What didn't help goes back. */
+	if (donations > 1 || (donations && !NT_SUCCESS(status)))
+		vdxgk_memory_reclaim(dev, false);
 	return status;
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR MIT)
 /*
- * Physical memory objects: create with donation as often as the backend asks
- * for it, open, close, destroy.
+ * Physical memory objects: create, open, close, destroy.
  */
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -9,8 +8,6 @@
 
 #include "vdxgk.h"
 
-/* How often one create may ask for more memory. */
-#define DONATIONS_MAX 16
 /* Larger than any guest: what the backend says is checked against it. */
 #define OBJECT_SIZE_MAX (1ull << 44)
 
@@ -52,14 +49,14 @@ static void zero_runs(const struct vdxgk_object *object)
 	}
 }
 
+/* A section comes without runs, and gets them when it is first used. */
 static bool plausible(struct vdxgk_device *dev,
-		      const struct vdxgk_create_result *result)
+		      const struct vdxgk_create_result *result, bool section)
 {
 	return result->object && result->size &&
 	       IS_ALIGNED(result->size, PAGE_SIZE) &&
 	       result->size <= OBJECT_SIZE_MAX &&
-	       result->run_count <= result->size >> PAGE_SHIFT &&
-	       result->run_count <= dev->memory.donated + 1;
+	       !result->run_count == section;
 }
 
 static u64 runs_size(const struct vdxgk_object *object)
@@ -73,26 +70,67 @@ static u64 runs_size(const struct vdxgk_object *object)
 	return size;
 }
 
-/* Make the shim's half of an object that the backend has created. */
-static NTSTATUS adopt(struct vdxgk_device *dev, struct vdxgk_object *object,
-		      const struct vdxgk_create_result *result, u32 have)
+static void forget_runs(struct vdxgk_object *object)
 {
-	NTSTATUS status;
+	kvfree(object->runs);
+	object->runs = NULL;
+	object->run_count = 0;
+}
 
-	status = vdxgk_read_list(dev, object->handle, object->runs,
-				 sizeof(*object->runs), have,
-				 object->run_count);
-	if (!NT_SUCCESS(status) || !object->owns_memory)
+/* Learn which pages an object has, of which `have` runs are known, and take
+ * them over. On failure it has none. */
+static NTSTATUS adopt(struct vdxgk_device *dev, struct vdxgk_object *object,
+		      const struct vdxgk_range *runs, u32 have, u32 count,
+		      bool zero)
+{
+	NTSTATUS status = STATUS_DEVICE_PROTOCOL_ERROR;
+
+	if (count > object->size >> PAGE_SHIFT ||
+	    count > dev->memory.donated + 1)
 		return status;
-	if (vdxgk_memory_claim(dev, object->runs, object->run_count))
-		return STATUS_DEVICE_PROTOCOL_ERROR;
-	if (runs_size(object) != object->size) {
-		vdxgk_memory_release(dev, object->runs, object->run_count);
-		return STATUS_DEVICE_PROTOCOL_ERROR;
+	object->runs = kvcalloc(count, sizeof(*runs), GFP_KERNEL);
+	if (!object->runs)
+		return STATUS_INSUFFICIENT_RESOURCES;
+	object->run_count = count;
+	have = min(have, count);
+	memcpy(object->runs, runs, have * sizeof(*runs));
+	status = vdxgk_read_list(dev, object->handle, object->runs,
+				 sizeof(*object->runs), have, count);
+	if (!NT_SUCCESS(status))
+		goto forget;
+	status = STATUS_DEVICE_PROTOCOL_ERROR;
+	if (!object->owns_memory) {
+		if (count != 1 || runs_size(object) != object->size)
+			goto forget;
+		return STATUS_SUCCESS;
 	}
-	if (result->zero)
+	if (vdxgk_memory_claim(dev, object->runs, count))
+		goto forget;
+	if (runs_size(object) != object->size) {
+		vdxgk_memory_release(dev, object->runs, count);
+		goto forget;
+	}
+	if (zero)
 		zero_runs(object);
 	return STATUS_SUCCESS;
+
+forget:
+	forget_runs(object);
+	return status;
+}
+
+/*
+ * An object is about to be used, and the backend says that it has `run_count`
+ * runs. A section has got its memory just now if it had none before.
+ */
+NTSTATUS vdxgk_object_back(struct vdxgk_device *dev,
+			   struct vdxgk_object *object, u32 run_count)
+{
+	if (!run_count || (object->run_count && object->run_count != run_count))
+		return STATUS_DEVICE_PROTOCOL_ERROR;
+	if (object->run_count)
+		return STATUS_SUCCESS;
+	return adopt(dev, object, NULL, 0, run_count, true);
 }
 
 static void free_object(struct vdxgk_object *object)
@@ -119,10 +157,11 @@ static NTSTATUS created(struct vdxgk_device *dev,
 			const struct vdxgk_create_result *result,
 			const struct vdxgk_range *runs, u32 count)
 {
-	struct vdxgk_object *object;
+	bool section = args->Type == DXGK_PHYSICAL_MEMORY_TYPE_SECTION;
 	NTSTATUS status = STATUS_DEVICE_PROTOCOL_ERROR;
+	struct vdxgk_object *object;
 
-	if (!plausible(dev, result))
+	if (!plausible(dev, result, section))
 		goto disown;
 	status = STATUS_INSUFFICIENT_RESOURCES;
 	object = kzalloc(sizeof(*object), GFP_KERNEL);
@@ -132,15 +171,16 @@ static NTSTATUS created(struct vdxgk_device *dev,
 	object->adapter_object = result->adapter_object;
 	object->size = result->size;
 	object->owns_memory = args->Type != DXGK_PHYSICAL_MEMORY_TYPE_IO_SPACE;
-	object->run_count = result->run_count;
-	object->runs = kvcalloc(result->run_count, sizeof(*runs), GFP_KERNEL);
-	if (!object->runs)
-		goto free;
-	count = min(count, object->run_count);
-	memcpy(object->runs, runs, count * sizeof(*runs));
-	status = adopt(dev, object, result, count);
+	status = section ? STATUS_SUCCESS :
+			   adopt(dev, object, runs, count, result->run_count,
+				 result->zero);
 	if (!NT_SUCCESS(status))
 		goto free;
+	if (!object->owns_memory &&
+	    object->runs[0].base != args->IOSpace.BaseAddress.QuadPart) {
+		status = STATUS_DEVICE_PROTOCOL_ERROR;
+		goto free;
+	}
 	list_add_tail(&object->link, &dev->objects);
 	args->hPhysicalMemoryObject = (HANDLE)(uintptr_t)object->handle;
 	args->hAdapterMemoryObject =
@@ -154,25 +194,33 @@ disown:
 	return status;
 }
 
-static NTSTATUS create_once(struct vdxgk_device *dev,
-			    DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args,
-			    struct vdxgk_range *runs,
-			    struct vdxgk_memory_wanted *wanted)
+/* Only memory without side effects: registers do things when they are read. */
+static bool may_be_wrapped(struct vdxgk_device *dev,
+			   const DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args)
 {
-	size_t room = vdxgk_list_room(sizeof(*runs)) * sizeof(*runs);
+	return vdxgk_bar_holds(dev->pdev, args->IOSpace.BaseAddress.QuadPart,
+			       args->Size, IORESOURCE_PREFETCH);
+}
+
+static NTSTATUS create(struct vdxgk_device *dev,
+		       DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args,
+		       struct vdxgk_range *runs)
+{
 	struct vdxgk_call call = {
 		.op = VDXGK_OP_CREATE_OBJECT,
 		.args = args,
 		.args_size = sizeof(*args),
 		.list_out = runs,
-		.list_out_size = room,
+		.list_out_size = vdxgk_list_room(sizeof(*runs)) * sizeof(*runs),
 		.entry_size = sizeof(*runs),
 	};
 	struct vdxgk_create_result result;
-	NTSTATUS status = vdxgk_call(dev, &call);
+	NTSTATUS status;
 
-	if (status == STATUS_MORE_PROCESSING_REQUIRED)
-		memcpy(wanted, call.result, sizeof(*wanted));
+	if (args->Type == DXGK_PHYSICAL_MEMORY_TYPE_IO_SPACE &&
+	    !may_be_wrapped(dev, args))
+		return STATUS_INVALID_PARAMETER;
+	status = vdxgk_memory_call(dev, &call);
 	if (!NT_SUCCESS(status))
 		return status;
 	memcpy(&result, call.result, sizeof(result));
@@ -182,31 +230,15 @@ static NTSTATUS create_once(struct vdxgk_device *dev,
 NTSTATUS vdxgk_object_create(struct vdxgk_device *dev,
 			     DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args)
 {
-	struct vdxgk_memory_wanted wanted;
 	struct vdxgk_range *runs;
-	unsigned int donations;
 	NTSTATUS status;
 
 	runs = kvmalloc_array(vdxgk_list_room(sizeof(*runs)), sizeof(*runs),
 			      GFP_KERNEL);
 	if (!runs)
 		return STATUS_INSUFFICIENT_RESOURCES;
-	for (donations = 0;; donations++) {
-		status = create_once(dev, args, runs, &wanted);
-		if (status != STATUS_MORE_PROCESSING_REQUIRED)
-			break;
-		if (donations == DONATIONS_MAX) {
-			status = STATUS_NO_MEMORY;
-			break;
-		}
-		status = vdxgk_memory_donate(dev, &wanted, donations > 0);
-		if (!NT_SUCCESS(status))
-			break;
-	}
+	status = create(dev, args, runs);
 	kvfree(runs);
-	/* What didn't help goes back. */
-	if (donations > 1 || (donations && !NT_SUCCESS(status)))
-		vdxgk_memory_reclaim(dev, false);
 	if (!NT_SUCCESS(status)) {
 		args->hPhysicalMemoryObject = NULL;
 		args->hAdapterMemoryObject = NULL;

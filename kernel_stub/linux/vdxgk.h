@@ -140,6 +140,7 @@ NTSTATUS vdxgk_memory_donate(struct vdxgk_device *dev,
 			     const struct vdxgk_memory_wanted *wanted,
 			     bool in_a_row);
 NTSTATUS vdxgk_memory_reclaim(struct vdxgk_device *dev, bool all);
+NTSTATUS vdxgk_memory_call(struct vdxgk_device *dev, struct vdxgk_call *call);
 struct vdxgk_block *vdxgk_memory_find(struct vdxgk_memory *memory, u64 gpa);
 void vdxgk_memory_free_all(struct vdxgk_device *dev);
 u64 vdxgk_highest_ram(void);
@@ -212,7 +213,7 @@ struct vdxgk_object {
 	u64 adapter_object; /* 0: not open */
 	u64 size;
 	bool owns_memory; /* its runs are donated pages */
-	u32 run_count;
+	u32 run_count; /* 0: a section that has not been used yet */
 	struct vdxgk_range *runs;
 };
 
@@ -237,6 +238,12 @@ struct vdxgk_view {
 	u64 size;
 };
 
+/* bar.c: memory behind BARs, for the CPU. */
+bool vdxgk_bar_holds(struct pci_dev *pdev, u64 start, u64 length,
+		     unsigned long flags);
+void *vdxgk_bar_map(u64 start, u64 length, u32 cache_type);
+void vdxgk_bar_unmap(void *base);
+
 NTSTATUS vdxgk_object_create(struct vdxgk_device *dev,
 			     DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args);
 NTSTATUS
@@ -246,6 +253,8 @@ NTSTATUS vdxgk_object_open(struct vdxgk_device *dev,
 			   DXGKARGCB_OPEN_PHYSICAL_MEMORY_OBJECT *args);
 NTSTATUS vdxgk_object_close(struct vdxgk_device *dev,
 			    const DXGKARGCB_CLOSE_PHYSICAL_MEMORY_OBJECT *args);
+NTSTATUS vdxgk_object_back(struct vdxgk_device *dev,
+			   struct vdxgk_object *object, u32 run_count);
 struct vdxgk_object *vdxgk_object_find(struct vdxgk_device *dev, u64 handle);
 struct vdxgk_object *vdxgk_object_find_opened(struct vdxgk_device *dev,
 					      u64 adapter_object);

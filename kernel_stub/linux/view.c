@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR MIT)
 /*
- * Views: kernel mappings of an object's pages, with its cache type.
+ * Views: kernel mappings of an object, with its cache type.
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -74,6 +74,7 @@ static NTSTATUS make_view(struct vdxgk_device *dev,
 	struct vdxgk_object *object = vdxgk_object_find(
 		dev, (uintptr_t)args->hPhysicalMemoryObject);
 	struct vdxgk_view *view;
+	NTSTATUS status;
 	pgprot_t prot;
 
 	if (!object || !result->size ||
@@ -84,16 +85,23 @@ static NTSTATUS make_view(struct vdxgk_device *dev,
 	    args->Size > result->size - (args->Offset - result->offset) ||
 	    !protection(result->cache_type, &prot))
 		return STATUS_DEVICE_PROTOCOL_ERROR;
-	/* Mappings for user mode, and of memory that isn't RAM, aren't there
-	 * yet. */
-	if (args->AccessMode != DXGK_ACCESS_MODE_KERNEL_MODE ||
-	    !object->owns_memory)
+	/* Mappings for user mode aren't there yet. */
+	if (args->AccessMode != DXGK_ACCESS_MODE_KERNEL_MODE)
 		return STATUS_NOT_SUPPORTED;
+	status = vdxgk_object_back(dev, object, result->run_count);
+	if (!NT_SUCCESS(status))
+		return status;
 
 	view = kzalloc(sizeof(*view), GFP_KERNEL);
 	if (!view)
 		return STATUS_INSUFFICIENT_RESOURCES;
-	view->base = map_pages(object, result->offset, result->size, prot);
+	if (object->owns_memory)
+		view->base = map_pages(object, result->offset, result->size,
+				       prot);
+	else
+		view->base = vdxgk_bar_map(object->runs[0].base +
+						   result->offset,
+					   result->size, result->cache_type);
 	if (!view->base) {
 		kfree(view);
 		return STATUS_INSUFFICIENT_RESOURCES;
@@ -128,7 +136,7 @@ NTSTATUS vdxgk_view_map(struct vdxgk_device *dev,
 	NTSTATUS status;
 
 	args->pMappedAddress = NULL;
-	status = vdxgk_call(dev, &call);
+	status = vdxgk_memory_call(dev, &call);
 	if (!NT_SUCCESS(status))
 		return status;
 	memcpy(&result, call.result, sizeof(result));
@@ -141,7 +149,10 @@ NTSTATUS vdxgk_view_map(struct vdxgk_device *dev,
 static void free_view(struct vdxgk_view *view)
 {
 	list_del(&view->link);
-	vunmap(view->base);
+	if (view->object->owns_memory)
+		vunmap(view->base);
+	else
+		vdxgk_bar_unmap(view->base);
 	kfree(view);
 }
 

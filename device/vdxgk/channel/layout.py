@@ -258,6 +258,8 @@ class MapResult(ctypes.LittleEndianStructure):
         ("offset", c_uint64),
         ("size", c_uint64),
         ("cache_type", c_uint32),
+        ("writable", c_uint32),
+        ("run_count", c_uint32),
         ("reserved", c_uint32),
     ]
 
@@ -277,6 +279,8 @@ class AllocateAdlResult(ctypes.LittleEndianStructure):
         ("contiguous", c_uint32),
         ("mapping_count", c_uint32),
         ("map_needed", c_uint32),
+        ("run_count", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

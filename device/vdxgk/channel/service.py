@@ -223,7 +223,14 @@ class RequestService:
         mapping, token = self._backend.map(
             wanted.hPhysicalMemoryObject, wanted.AccessMode, wanted.Offset, wanted.Size
         )
-        result = layout.MapResult(token, mapping.offset, mapping.size, mapping.target.cache)
+        result = layout.MapResult(
+            token=token,
+            offset=mapping.offset,
+            size=mapping.size,
+            cache_type=mapping.target.cache,
+            writable=mapping.writable,
+            run_count=len(mapping.target.runs),
+        )
         return bytes(result), 0
 
     def _unmap_object(self, args: bytes, bulk: BulkSlice) -> Answer:
@@ -243,6 +250,7 @@ class RequestService:
             contiguous=adl.contiguous,
             mapping_count=len(adl.mappings),
             map_needed=adl.opening.adapter.translated,
+            run_count=len(adl.opening.target.runs),
         )
         return bytes(result), _put_mappings(bulk, adl, 0)
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from vdxgk.memory.ddi import (
     MDL_MAX_SIZE,
+    SEC_COMMIT,
     CacheType,
     CreatePhysicalMemoryObject,
     MdlFlags,
+    PageProtection,
     PhysicalMemoryType,
 )
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
@@ -30,6 +32,9 @@ from vdxgk.memory.pool import GuestMemoryPool, Windows
 
 MAX_SIZE = 1 << 40
 """No guest has so much memory: larger sizes fail before any arithmetic with them."""
+
+PHYSICAL_ADDRESSES = 1 << 52
+"""x86 has no more (Intel SDM volume 3, 4.1.4)."""
 
 
 class MoreMemory(Refused):
@@ -56,6 +61,21 @@ class Plan(ABC):
     @abstractmethod
     def zero(self) -> bool:
         """Whether its pages must be zero before use."""
+
+    @property
+    def committed(self) -> int:
+        """Bytes that are promised now and found later."""
+        return 0
+
+    @property
+    def wraps(self) -> Range | None:
+        """Memory that the driver brings, and that must be no RAM."""
+        return None
+
+    @property
+    def protection(self) -> PageProtection:
+        """What user mode may do with it."""
+        return PageProtection.READWRITE
 
     @abstractmethod
     def allocate(self, pool: GuestMemoryPool) -> list[Range]:
@@ -141,12 +161,68 @@ class MdlPlan(Plan):
         return runs
 
 
+@dataclass(frozen=True, slots=True)
+class SectionPlan(Plan):
+    """SECTION: as ZwCreateSection with SEC_COMMIT, backed by the page file [D].
+
+    Committed at creation, but no page is taken before ``back``.
+    """
+
+    page_protection: PageProtection
+
+    @property
+    def zero(self) -> bool:
+        """A new page of the page file is zero."""
+        return True
+
+    @property
+    def committed(self) -> int:
+        """All of it."""
+        return self.size
+
+    @property
+    def protection(self) -> PageProtection:
+        """As asked for."""
+        return self.page_protection
+
+    def allocate(self, pool: GuestMemoryPool) -> list[Range]:
+        """Nothing yet."""
+        return []
+
+
+def back(size: int, pool: GuestMemoryPool) -> list[Range]:
+    """The pages of a section that is used for the first time; raises MoreMemory."""
+    return MdlPlan(size, Windows(), MdlFlags(0)).allocate(pool)
+
+
+@dataclass(frozen=True, slots=True)
+class IoSpacePlan(Plan):
+    """IO_SPACE: a range of the driver's, such as a BAR [D]."""
+
+    base: int
+
+    @property
+    def zero(self) -> bool:
+        """It is not ours to change."""
+        return False
+
+    @property
+    def wraps(self) -> Range:
+        """The range."""
+        return Range(self.base, self.size)
+
+    def allocate(self, pool: GuestMemoryPool) -> list[Range]:
+        """The range, and nothing of ``pool``."""
+        return [self.wraps]
+
+
 def plan(args: CreatePhysicalMemoryObject) -> Plan:
     """Check everything that can be checked without looking at memory.
 
     Raises Refused: STATUS_INVALID_PARAMETER for bad arguments,
-    STATUS_NO_MEMORY for what no memory could satisfy,
-    STATUS_NOT_IMPLEMENTED for the types that are not there yet.
+    STATUS_NO_MEMORY for what no memory could satisfy; for sections
+    STATUS_SECTION_TOO_BIG and STATUS_INVALID_PAGE_PROTECTION [D for
+    ZwCreateSection].
     """
     try:
         kind = PhysicalMemoryType(args.Type)
@@ -158,10 +234,9 @@ def plan(args: CreatePhysicalMemoryObject) -> Plan:
         raise invalid(f"CacheType {args.CacheType} is not a DXGK_MEMORY_CACHING_TYPE") from None
     if args.Size == 0:
         raise invalid("Size is 0")
-    if kind not in _PLANNERS:
-        raise Refused(NtStatus.NOT_IMPLEMENTED, f"objects of type {kind.name} are not there yet")
     if args.Size > MAX_SIZE:
-        raise Refused(NtStatus.NO_MEMORY, f"no guest has {args.Size:#x} bytes")
+        status = _TOO_LARGE.get(kind, NtStatus.NO_MEMORY)
+        raise Refused(status, f"no guest has {args.Size:#x} bytes")
     return _PLANNERS[kind](args, align_up(args.Size, PAGE_SIZE))
 
 
@@ -203,7 +278,41 @@ def _plan_mdl(args: CreatePhysicalMemoryObject, size: int) -> Plan:
     return MdlPlan(size, Windows(mdl.LowAddress, mdl.HighAddress, mdl.SkipBytes), flags)
 
 
+def _plan_section(args: CreatePhysicalMemoryObject, size: int) -> Plan:
+    section = args.Section
+    try:
+        protection = PageProtection(section.PageProtection)
+    except ValueError:
+        raise Refused(
+            NtStatus.INVALID_PAGE_PROTECTION,
+            f"PageProtection {section.PageProtection:#x} is not one that a section can have",
+        ) from None
+    # [I] The documentation calls the attributes fixed: 0 stands for the one that there is.
+    if section.AllocationAttributes not in (0, SEC_COMMIT):
+        raise invalid(
+            f"AllocationAttributes {section.AllocationAttributes:#x} of a section, not SEC_COMMIT"
+        )
+    if args.CacheType == CacheType.NON_CACHED:
+        raise invalid("a section is cached or write-combined, never non-cached")
+    return SectionPlan(size, protection)
+
+
+def _plan_io_space(args: CreatePhysicalMemoryObject, size: int) -> Plan:
+    base = args.IOSpace.BaseAddress
+    if not page_aligned(base, args.Size):
+        raise invalid(f"IO space {base:#x}+{args.Size:#x} is not whole pages")
+    if base + size > PHYSICAL_ADDRESSES:
+        raise invalid(f"IO space {base:#x}+{size:#x} is beyond physical addresses")
+    return IoSpacePlan(size, base)
+
+
+_TOO_LARGE = {
+    PhysicalMemoryType.SECTION: NtStatus.SECTION_TOO_BIG,
+    PhysicalMemoryType.IO_SPACE: NtStatus.INVALID_PARAMETER,
+}
 _PLANNERS: dict[PhysicalMemoryType, Callable[[CreatePhysicalMemoryObject, int], Plan]] = {
     PhysicalMemoryType.CONTIGUOUS_MEMORY: _plan_contiguous,
     PhysicalMemoryType.MDL: _plan_mdl,
+    PhysicalMemoryType.SECTION: _plan_section,
+    PhysicalMemoryType.IO_SPACE: _plan_io_space,
 }

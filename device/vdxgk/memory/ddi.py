@@ -28,6 +28,19 @@ class CacheType(enum.IntEnum):
     WRITE_COMBINED = 2
 
 
+class PageProtection(enum.IntEnum):
+    """What CREATE.Section.PageProtection may be [D]; no cache bits."""
+
+    READONLY = 0x02
+    READWRITE = 0x04
+    WRITECOPY = 0x08
+    EXECUTE = 0x10
+
+
+SEC_COMMIT = 0x08000000
+"""The one allocation attribute of a section [D]."""
+
+
 class AccessMode(enum.IntEnum):
     """DXGK_ACCESS_MODE."""
 

@@ -102,6 +102,13 @@ class GuestRam:
             base += place.contiguous
         return True
 
+    def overlaps(self, base: int, size: int) -> bool:
+        """Whether any byte of the range is RAM."""
+        return any(
+            section.base < base + size and base < section.base + section.size
+            for section in self._sections
+        )
+
     def gpa_of(self, identity: tuple[int, int], offset: int) -> int | None:
         """The guest-physical address of byte ``offset`` of a file, or None."""
         for section in self._sections:

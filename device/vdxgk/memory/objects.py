@@ -6,8 +6,9 @@ import enum
 import itertools
 from dataclasses import dataclass, field
 
-from vdxgk.memory.ddi import AccessMode, CacheType, PhysicalMemoryType
+from vdxgk.memory.ddi import AccessMode, CacheType, PageProtection, PhysicalMemoryType
 from vdxgk.memory.logical import LogicalAddressSpace
+from vdxgk.memory.ntstatus import invalid
 from vdxgk.memory.pages import Range
 
 
@@ -33,6 +34,7 @@ class PhysicalMemoryObject:
     """Memory that a driver owns, whichever type it has.
 
     ``runs`` are guest-physical, in object order, ``size`` their sum in bytes.
+    A section has no runs before its first use.
     """
 
     type: PhysicalMemoryType
@@ -40,9 +42,29 @@ class PhysicalMemoryObject:
     size: int
     runs: list[Range]
     context: int
+    protection: PageProtection = PageProtection.READWRITE
     handle: int = 0
     opening: AdapterObject | None = None
     cpu_mappings: int = 0
+
+    @property
+    def is_ram(self) -> bool:
+        """Whether its pages are donated memory, and not a range of the driver's."""
+        return self.type is not PhysicalMemoryType.IO_SPACE
+
+    @property
+    def locked(self) -> bool:
+        """Whether its pages must stay where they are: a section's only while in use [D]."""
+        if self.type is not PhysicalMemoryType.SECTION:
+            return True
+        return bool(self.cpu_mappings or (self.opening and self.opening.lists))
+
+    def check_range(self, offset: int, size: int) -> None:
+        """Raise STATUS_INVALID_PARAMETER unless the range is not empty and within the object."""
+        if size == 0 or offset + size > self.size:
+            raise invalid(
+                f"Offset {offset:#x} and Size {size:#x} are not within {self.size:#x} bytes"
+            )
 
 
 @dataclass(slots=True)
@@ -110,3 +132,8 @@ class CpuMapping:
     mode: AccessMode
     offset: int
     size: int
+
+    @property
+    def writable(self) -> bool:
+        """[I] PageProtection binds user mode; a kernel mapping can always write."""
+        return self.mode is AccessMode.KERNEL or self.target.protection is PageProtection.READWRITE

@@ -8,7 +8,7 @@ to the place in guest RAM that belongs to the guest-physical address.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,11 +66,16 @@ class RemapFailure:
 
 
 def check_mapped(
-    wanted: Iterable[WantedMapping], table: Translations, ram: GuestRam
+    wanted: Iterable[WantedMapping], table: Translations, ram: GuestRam, *, io_space: bool = False
 ) -> RemapFailure | None:
-    """None if every page of ``wanted`` is mapped as asked, else the first failure."""
+    """None if every page of ``wanted`` is mapped as asked, else the first failure.
+
+    The hypervisor announces a BAR without a descriptor.  So of ``io_space``
+    presence, access, and that it is no RAM, is what can be vouched for.
+    """
+    wrong_byte = _first_byte_of_ram if io_space else _first_wrong_byte
     for mapping in wanted:
-        failure = _check_one(mapping, table, ram)
+        failure = _check_one(mapping, table, ram, wrong_byte)
         if failure is not None:
             return failure
     return None
@@ -92,7 +97,12 @@ def check_unmapped(
     return None
 
 
-def _check_one(mapping: WantedMapping, table: Translations, ram: GuestRam) -> RemapFailure | None:
+def _check_one(
+    mapping: WantedMapping,
+    table: Translations,
+    ram: GuestRam,
+    wrong_byte: Callable[[Announced, int, GuestRam], int | None],
+) -> RemapFailure | None:
     position = mapping.logical
     for piece in table.pieces(mapping.logical, mapping.size):
         if piece.iova > position:
@@ -103,7 +113,7 @@ def _check_one(mapping: WantedMapping, table: Translations, ram: GuestRam) -> Re
             return RemapFailure(
                 piece.iova, expected, found, int(piece.access), "is not mapped for read and write"
             )
-        wrong = _first_wrong_byte(piece, expected, ram)
+        wrong = wrong_byte(piece, expected, ram)
         if wrong is not None:
             page = align_down(wrong, PAGE_SIZE)
             return RemapFailure(
@@ -139,6 +149,11 @@ def _first_wrong_byte(piece: Announced, expected: int, ram: GuestRam) -> int | N
             return piece.iova + position
         position += place.contiguous
     return None
+
+
+def _first_byte_of_ram(piece: Announced, expected: int, ram: GuestRam) -> int | None:
+    """The first logical address of ``piece`` that leads to RAM: only RAM has a descriptor."""
+    return None if piece.backing is None else piece.iova
 
 
 def _guest_physical(piece: Announced, logical: int, ram: GuestRam) -> int | None:

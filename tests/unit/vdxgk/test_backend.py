@@ -125,7 +125,6 @@ class TestCreate:
             ({"Size": (1 << 64) - 1}, NtStatus.NO_MEMORY),
             ({"Size": 64 * GIB}, NtStatus.NO_MEMORY),
             ({"hAdapter": 0x1234}, NtStatus.INVALID_HANDLE),
-            ({"Type": 2}, NtStatus.NOT_IMPLEMENTED),
         ],
     )
     def test_bad_arguments(self, world: World, change: dict[str, int], status: NtStatus) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from vdxgk.memory.backend import Backend, Quotas, StartRequest
 from vdxgk.memory.creation import MoreMemory
@@ -18,6 +19,8 @@ from vdxgk.memory.objects import (
 )
 from vdxgk.memory.pages import LARGE_PAGE_SIZE, PAGE_SIZE, Range
 from vdxgk.memory.remapping import RemapFailure
+
+T = TypeVar("T")
 
 GIB = 1 << 30
 LOW_RAM = 2 * GIB
@@ -136,9 +139,13 @@ class World:
 
     def create(self, args: CreatePhysicalMemoryObject, rounds: int = 64) -> PhysicalMemoryObject:
         """Create, donating what is asked for."""
+        return self.donating(lambda: self.backend.create(args), rounds)[0]
+
+    def donating(self, call: Callable[[], T], rounds: int = 64) -> T:
+        """Make a call, donating what it asks for."""
         for _ in range(rounds):
             try:
-                return self.backend.create(args)[0]
+                return call()
             except MoreMemory as more:
                 taken = 0
                 while taken < more.size:
@@ -190,4 +197,23 @@ def mdl(
     args.Mdl.HighAddress = high
     args.Mdl.SkipBytes = skip
     args.Mdl.Flags = flags
+    return args
+
+
+def section(
+    adapter: int, size: int, protection: int = 4, cache: int = 1, attributes: int = 0x08000000
+) -> CreatePhysicalMemoryObject:
+    args = CreatePhysicalMemoryObject(
+        hAdapter=adapter, Size=size, Type=PhysicalMemoryType.SECTION, CacheType=cache
+    )
+    args.Section.PageProtection = protection
+    args.Section.AllocationAttributes = attributes
+    return args
+
+
+def io_space(adapter: int, base: int, size: int) -> CreatePhysicalMemoryObject:
+    args = CreatePhysicalMemoryObject(
+        hAdapter=adapter, Size=size, Type=PhysicalMemoryType.IO_SPACE, CacheType=0
+    )
+    args.IOSpace.BaseAddress = base
     return args

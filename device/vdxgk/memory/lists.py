@@ -1,0 +1,197 @@
+"""Address descriptor lists: from AllocateAdl to FreeAdl.
+
+A list is allocated (the guest then maps it), committed (checked, live), freed
+(dead, the guest unmaps it) and released (checked again).
+
+Rules are tagged with their basis: [D] documented, [I] inferred by us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vdxgk.memory import remapping
+from vdxgk.memory.ddi import AllocateAdlFlags, PhysicalMemoryType
+from vdxgk.memory.guest_ram import GuestRam
+from vdxgk.memory.handles import HandleTable
+from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
+from vdxgk.memory.objects import (
+    AdapterObject,
+    AddressDescriptorList,
+    ListState,
+    LogicalAdapter,
+    PhysicalMemoryObject,
+    WantedMapping,
+)
+from vdxgk.memory.pages import LARGE_PAGE_SIZE, PAGE_SIZE, Range, clip, page_aligned
+from vdxgk.memory.reporter import Reporter
+
+
+class Lists:
+    """The lists of one guest; at most ``limit``.
+
+    ``openings`` are the adapter objects, ``back`` gives an object memory that
+    has none yet.
+    """
+
+    def __init__(
+        self,
+        openings: HandleTable[AdapterObject],
+        table: remapping.Translations,
+        ram: GuestRam,
+        reporter: Reporter,
+        back: Callable[[PhysicalMemoryObject], None],
+        limit: int,
+    ) -> None:
+        self._openings = openings
+        self._table = table
+        self._ram = ram
+        self._reporter = reporter
+        self._back = back
+        self.handles: HandleTable[AddressDescriptorList] = HandleTable(
+            "address descriptor list", 0xA4, limit
+        )
+        self.last_freed: list[WantedMapping] = []
+        """The mappings of the list released last: stale, for tests of staleness."""
+        # Replaced, never changed, so that the protocol thread reads it without the lock.
+        self._being_mapped: tuple[AddressDescriptorList, ...] = ()
+
+    def allocate(
+        self, adapter_object: int, offset: int, size: int, flags: int
+    ) -> AddressDescriptorList:
+        """What the guest must map.  The list is not live before ``commit``."""
+        opening = self._openings.get(adapter_object)
+        target = opening.target
+        if flags & ~int(AllocateAdlFlags.REQUIRE_CONTIGUOUS | AllocateAdlFlags.PREFER_CONTIGUOUS):
+            raise invalid(f"reserved Flags {flags:#x} of AllocateAdl are set")
+        if not page_aligned(offset, size):
+            raise invalid(f"Offset {offset:#x} and Size {size:#x} must be page multiples")
+        target.check_range(offset, size)
+        required = bool(flags & AllocateAdlFlags.REQUIRE_CONTIGUOUS)
+        if required and target.type not in (
+            PhysicalMemoryType.CONTIGUOUS_MEMORY,
+            PhysicalMemoryType.IO_SPACE,
+        ):
+            raise invalid(f"RequireContiguous on an object of type {target.type.name}")
+        self.handles.check_room()
+        self._back(target)
+        runs = list(clip(target.runs, offset, size))
+        adl = AddressDescriptorList(
+            opening=opening,
+            offset=offset,
+            size=size,
+            contiguous=False,
+            mappings=self._place(opening.adapter, runs, size),
+        )
+        # [I] Unasked, a list is an array of pages, even where they lie in a row.
+        adl.contiguous = flags != 0 and adl.in_a_row
+        adl.handle = self.handles.insert(adl)
+        opening.lists[adl.handle] = adl
+        self._being_mapped = (*self._being_mapped, adl)
+        return adl
+
+    def _place(
+        self, adapter: LogicalAdapter, runs: Sequence[Range], size: int
+    ) -> list[WantedMapping]:
+        if adapter.space is None:
+            if adapter.translated:
+                self._refuse_identity_overlap(runs)
+            return [WantedMapping(run.base, run.base, run.size) for run in runs]
+        alignment = LARGE_PAGE_SIZE if size >= LARGE_PAGE_SIZE else PAGE_SIZE
+        # The same phase on both sides lets the IOMMU use large leaves.
+        base = adapter.space.reserve(size, alignment, runs[0].base % alignment, runs)
+        mappings = []
+        for run in runs:
+            mappings.append(WantedMapping(base, run.base, run.size))
+            base += run.size
+        return mappings
+
+    def _refuse_identity_overlap(self, runs: Sequence[Range]) -> None:
+        """In an identity domain a page can be mapped once only."""
+        for adl in self.handles:
+            for taken in adl.mappings:
+                for run in runs:
+                    if taken.physical < run.end and run.base < taken.physical + taken.size:
+                        raise Refused(
+                            NtStatus.RESOURCE_IN_USE,
+                            f"page {max(run.base, taken.physical):#x} is in another list, and "
+                            "in physical mode behind an IOMMU a page can be in one only",
+                        )
+
+    def announced(self, iova: int) -> None:
+        """The hypervisor has announced a mapping at ``iova``: count it for its list."""
+        for adl in self._being_mapped:
+            if adl.covers(iova):
+                adl.announced += 1
+
+    def commit(self, adapter_object: int, handle: int) -> None:
+        """Make a list live if every page is mapped as chosen.
+
+        STATUS_UNSUCCESSFUL and a report otherwise [I]; the guest then unmaps
+        and releases.
+        """
+        adl = self._get(adapter_object, handle)
+        if adl.state is not ListState.MAPPING:
+            raise Refused(NtStatus.INVALID_DEVICE_REQUEST, f"list {handle:#x} is {adl.state.value}")
+        self._no_longer_mapping(adl)
+        failure = remapping.check_mapped(
+            adl.mappings, self._table, self._ram, io_space=not adl.opening.target.is_ram
+        )
+        if failure is not None:
+            adl.state = ListState.UNMAPPING
+            raise self._reported(handle, failure)
+        adl.state = ListState.LIVE
+
+    def free(self, adapter_object: int, handle: int) -> AddressDescriptorList:
+        """The list, committed or not, is dead; the guest unmaps it."""
+        adl = self._get(adapter_object, handle)
+        if adl.state is ListState.UNMAPPING:
+            raise Refused(NtStatus.INVALID_HANDLE, f"list {handle:#x} was freed before")
+        self._no_longer_mapping(adl)
+        adl.state = ListState.UNMAPPING
+        return adl
+
+    def release(self, adapter_object: int, handle: int) -> None:
+        """Check that nothing of a freed list stayed mapped, and forget it.
+
+        On failure STATUS_UNSUCCESSFUL and a report; the list's logical
+        addresses are not used again, and the guest may release once more.
+        """
+        adl = self._get(adapter_object, handle)
+        if adl.state is not ListState.UNMAPPING:
+            raise Refused(NtStatus.INVALID_DEVICE_REQUEST, f"list {handle:#x} is {adl.state.value}")
+        if adl.opening.adapter.translated:
+            failure = remapping.check_unmapped(adl.mappings, self._table, self._ram)
+            if failure is not None:
+                raise self._reported(handle, failure)
+        space = adl.opening.adapter.space
+        if space is not None:
+            space.release(*adl.reserved)
+        self.last_freed = adl.mappings
+        self.forget(adl)
+
+    def forget(self, adl: AddressDescriptorList) -> None:
+        """Drop a list without a look at its mappings."""
+        self._no_longer_mapping(adl)
+        del adl.opening.lists[adl.handle]
+        self.handles.remove(adl.handle)
+
+    def _get(self, adapter_object: int, handle: int) -> AddressDescriptorList:
+        opening = self._openings.get(adapter_object)
+        adl = self.handles.get(handle)
+        if adl.opening is not opening:
+            raise Refused(
+                NtStatus.INVALID_HANDLE,
+                f"list {handle:#x} does not belong to adapter object {adapter_object:#x}",
+            )
+        return adl
+
+    def _reported(self, handle: int, failure: remapping.RemapFailure) -> Refused:
+        self._reporter.remap_failure(handle, failure)
+        return Refused(
+            NtStatus.UNSUCCESSFUL,
+            f"list {handle:#x}: page {failure.logical:#x} {failure.reason}",
+        )
+
+    def _no_longer_mapping(self, adl: AddressDescriptorList) -> None:
+        self._being_mapped = tuple(other for other in self._being_mapped if other is not adl)
