@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+import pytest
 import structlog
 from structlog.testing import LogCapture
 
@@ -37,6 +38,10 @@ VIRTIO_SLOT = 4
 ADAPTER_SLOT = 5
 REQUESTER = ADAPTER_SLOT << 3
 WIDE = AdapterOptions(dma_bits=64)
+
+
+# virtio-iommu has no tables: its mappings are requests.
+with_tables = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "virtio"])
 
 
 class TableIommu(Iommu, Protocol):
@@ -261,34 +266,39 @@ def open_lane(
     options: AdapterOptions = WIDE,
     memory: Properties = SHARED_MEMORY,
     iommu: Mapping[str, object] | None = None,
-    adapter_properties: Mapping[str, object] | None = None,
     devices: Sequence[Properties] = (),
     mortal: bool = False,
 ) -> Iterator[Lane]:
-    """A machine with the adapter behind an IOMMU that does not translate yet.
+    """An adapter in a machine of its own, behind an IOMMU that does not translate yet.
 
     `iommu` changes properties of the IOMMU's device; `devices` stand behind it
     too.  At the end the machine must live and its canaries be whole, unless it
     is `mortal`.
     """
-    platform = PLATFORMS[kind]
+    device = {**PLATFORMS[kind].device, **(iommu or {})}
     with captured_log() as log, serving(directory, options) as (adapter, path):
-        config = QtestConfig(
-            devices=(
-                {**platform.device, **(iommu or {})},
-                vfio_user(path, ADAPTER_SLOT, **(adapter_properties or {})),
-                *devices,
-            ),
-            memory=memory,
-        )
-        with QtestMachine(config, qemu, directory) as machine:
-            qtest = machine.qtest
-            frames, window = Frames(qtest), MmioWindow()
-            gpu = BareAdapter(qtest, PciFunction(qtest, ADAPTER_SLOT))
-            gpu.start(window)
-            driver = platform.driver(qtest, frames, window)
-            lane = Lane(kind, machine, qtest, frames, window, adapter, gpu, log, driver)
+        config = QtestConfig((device, vfio_user(path, ADAPTER_SLOT), *devices), memory)
+        with plug_in(kind, config, qemu, directory, adapter, log) as lane:
             yield lane
             if not mortal:
                 lane.assert_canaries()
-                assert machine.alive
+                assert lane.machine.alive
+
+
+@contextmanager
+def plug_in(
+    kind: Kind,
+    config: QtestConfig,
+    qemu: QemuBinary,
+    directory: Path,
+    adapter: Adapter,
+    log: Sequence[MutableMapping[str, Any]],
+) -> Iterator[Lane]:
+    """A machine around an adapter that is served already."""
+    with QtestMachine(config, qemu, directory) as machine:
+        qtest = machine.qtest
+        frames, window = Frames(qtest), MmioWindow()
+        gpu = BareAdapter(qtest, PciFunction(qtest, ADAPTER_SLOT))
+        gpu.start(window)
+        driver = PLATFORMS[kind].driver(qtest, frames, window)
+        yield Lane(kind, machine, qtest, frames, window, adapter, gpu, log, driver)

@@ -5,12 +5,26 @@ from __future__ import annotations
 import struct
 import zlib
 
-from tests.qtest.lane import BUFFER, Lane, pattern
+from tests.qtest.lane import (
+    ADAPTER_SLOT,
+    BUFFER,
+    PLATFORMS,
+    WIDE,
+    Kind,
+    Lane,
+    captured_log,
+    pattern,
+    plug_in,
+)
+from tests.unit.vdxgk.raw_guest import serving
 from tests.unit.vdxgk.world import mdl
 from vdxgk.channel import layout
 from vdxgk.describe import describe
-from vdxgk_lab.qtest.iommu import PAGE
+from vdxgk_lab.qemu_binary import QemuBinary
+from vdxgk_lab.qtest.iommu import LARGE, PAGE
+from vdxgk_lab.qtest.machine import QtestConfig, vfio_user
 from vdxgk_lab.qtest.pci import MmioWindow
+from vdxgk_lab.run_directory import RunDirectory
 
 LOGICAL = 0x2_2340_0000
 SIZE = 64 * PAGE
@@ -43,6 +57,30 @@ def test_three_lives_in_a_row(idle_lane: Lane, path: int) -> None:
         lane.assert_reads(logical, content, path)
         lane.assert_read_refused(BUFFER, path)
         lane.restart()
+
+
+def test_a_machine_that_vanishes_in_mid_transfer(
+    kind: Kind, qemu: QemuBinary, vdxgk_run: RunDirectory, path: int
+) -> None:
+    """Nothing unmapped, nothing said: the next machine finds the adapter as new."""
+    with captured_log() as log, serving(vdxgk_run.path, WIDE) as (adapter, socket_path):
+        config = QtestConfig((PLATFORMS[kind].device, vfio_user(socket_path, ADAPTER_SLOT)))
+        for life in range(3):
+            logical = LOGICAL + life * LARGE
+            with plug_in(kind, config, qemu, vdxgk_run.path, adapter, log) as lane:
+                assert adapter.connections == life + 1
+                assert adapter.faults.count == 0
+                assert lane.gpu.read(layout.REG_FAULT_COUNT) == 0
+                lane.iommu.enable()
+                assert lane.mapped() == []
+                content = lane.buffer(BUFFER, PAGE, life)
+                lane.iommu.map(logical, BUFFER, LARGE)
+                lane.assert_reads(logical, content, path)
+                lane.assert_read_refused(LOGICAL + (life + 1) * LARGE, path)
+                lane.gpu.submit(op=layout.ENGINE_CRC32, flags=path, source=logical, size=LARGE)
+                lane.machine.kill()
+    assert adapter.connections == 3
+    assert adapter.device.dma.mappings() == []
 
 
 def test_faults_do_not_wear_out(lane: Lane, path: int) -> None:

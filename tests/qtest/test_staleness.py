@@ -8,7 +8,7 @@ import pytest
 
 from pyvfio_user import Access as Wanted
 from pyvfio_user import DmaAccess
-from tests.qtest.lane import BUFFER, KINDS, Lane, TableIommu, pattern
+from tests.qtest.lane import BUFFER, Lane, TableIommu, pattern, with_tables
 from vdxgk.channel import layout
 from vdxgk.engine import Engine
 from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
@@ -16,8 +16,6 @@ from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
 LIMIT = 60.0
 """Seconds after which a test has failed."""
 LOGICAL = 0x2_2340_0000
-# virtio-iommu's mappings are requests: there is nothing to invalidate.
-with_tables = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "virtio"])
 OTHER = BUFFER + 8 * LARGE
 
 

@@ -121,6 +121,12 @@ class QtestMachine:
         # The reset is carried out by the main loop, which serves the monitor too.
         self.qmp.execute("query-status")
 
+    def kill(self) -> None:
+        """End QEMU at once, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def exit_status(self) -> int:
         """Wait for QEMU to end by itself; negative: the signal that ended it.
 
