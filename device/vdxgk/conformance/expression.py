@@ -26,6 +26,7 @@ _TERM = re.compile(
     r"|(?P<name>[A-Za-z_]\w*)"
     r"|\$(?P<reference>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)"
 )
+_AROUND_JOINERS = re.compile(r"\s*([-+|])\s*")
 _JOINERS: dict[str, Callable[[int, int], int]] = {
     "": operator.add,
     "+": operator.add,
@@ -59,7 +60,7 @@ def parse_value(raw: object, names: Mapping[str, int]) -> Value:
     """Parse what TOML gave: an integer or a string.  Raises ValueError with a sentence."""
     if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise ValueError(f"{raw!r} is neither a number nor a string")
-    text = str(raw).replace(" ", "")
+    text = _AROUND_JOINERS.sub(r"\1", str(raw).strip())
     terms: list[tuple[str, int | str]] = []
     position = 0
     while position < len(text) or not terms:

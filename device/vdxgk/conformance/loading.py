@@ -11,20 +11,31 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from vdxgk.conformance.expression import Value, parse_conditions, parse_value
-from vdxgk.conformance.vector import BASES, CALLS, CONSTANTS, FEATURES, NAMES, Step, Topic, Vector
+from vdxgk.conformance.vector import (
+    BASES,
+    CALLS,
+    CONSTANTS,
+    FEATURES,
+    NAMES,
+    Family,
+    Step,
+    Topic,
+    Vector,
+)
 from vdxgk.memory.ddi import Bugcheck, SysmmFatalError
 from vdxgk.memory.ntstatus import NtStatus
 
 _STATUSES = {status.symbol for status in NtStatus}
 _BUGCHECKS = {code.name: code.value for code in Bugcheck}
 _SUBCODES = {code.name: code.value for code in SysmmFatalError}
-_STEP_KEYS = {"call", "status", "out", "save", "bugcheck"}
+STEP_KEYS = {"call", "status", "out", "save", "bugcheck"}
 _VECTOR_KEYS = {"id", "title", "basis", "status_basis", "source", "requires", "each", "steps"}
 _TOPIC_KEYS = {"call", "title", "about", "source", "defaults", "sequences", "vector"}
 ENVIRONMENT = frozenset({"adapter", "second_adapter", "highest_visible"})
@@ -42,12 +53,15 @@ def load_topics() -> tuple[Topic, ...]:
         (file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name
     )
     topics = tuple(parse_topic(file.name, file.read_text("utf-8")) for file in files)
-    seen: set[str] = set()
-    for vector in (vector for topic in topics for vector in topic.vectors):
-        if vector.id in seen:
-            raise VectorError(f"{vector.id}: there are two vectors of that id")
-        seen.add(vector.id)
+    check_unique(vector.id for topic in topics for vector in topic.vectors)
     return topics
+
+
+def check_unique(ids: Iterable[str]) -> None:
+    """Raise VectorError if an id comes twice."""
+    for name, count in Counter(ids).items():
+        if count > 1:
+            raise VectorError(f"{name}: there are {count} vectors of that id")
 
 
 def load() -> tuple[Vector, ...]:
@@ -67,11 +81,13 @@ def parse_topic(name: str, text: str) -> Topic:
     if raw["call"] not in CALLS:
         raise VectorError(f"{name}: call: {raw['call']} is none of {', '.join(CALLS)}")
     reader = _Reader(name, raw.get("defaults", {}), raw.get("sequences", {}), raw["source"])
-    vectors = tuple(
-        vector for item in raw.get("vector", []) for vector in reader.expanded_vectors(item)
-    )
     return Topic(
-        name.removesuffix(".toml"), raw["call"], raw["title"], raw["about"].strip(), vectors
+        name=name.removesuffix(".toml"),
+        call=raw["call"],
+        title=raw["title"],
+        about=raw["about"].strip(),
+        defaults=reader.defaults,
+        families=tuple(reader.family(item) for item in raw.get("vector", [])),
     )
 
 
@@ -93,10 +109,11 @@ def _choice(where: str, value: object, choices: Any) -> str:  # noqa: ANN401 - a
     return str(value)
 
 
-def _flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields of nested tables by their dotted names."""
     for key, value in raw.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -139,18 +156,25 @@ class _Reader:
         self._name = name
         self._sequences = sequences
         self._source = source
-        self._defaults: dict[str, dict[str, Any]] = {}
+        self.defaults: dict[str, dict[str, Any]] = {}
         for call, fields in defaults.items():
             where = f"{name}: defaults.{call}"
             _choice(where, call, CALLS)
-            self._defaults[call] = dict(_flatten(fields))
+            self.defaults[call] = dict(flatten(fields))
 
-    def expanded_vectors(self, raw: Mapping[str, Any]) -> Iterator[Vector]:
+    def family(self, raw: Mapping[str, Any]) -> Family:
+        """What one table of the file stands for."""
         where = f"{self._name}: {raw.get('id', 'a vector without id')}"
         _known(where, raw, _VECTOR_KEYS)
         body = {key: value for key, value in raw.items() if key != "each"}
-        for row in _rows(where, raw.get("each")):
-            yield self._vector(_substitute(where, body, row))
+        rows = _rows(where, raw.get("each"))
+        return Family(
+            id=_string(where, raw, "id"),
+            title=_string(where, raw, "title"),
+            steps=tuple(self._inlined(where, raw.get("steps"))),
+            rows=tuple(rows),
+            vectors=tuple(self._vector(_substitute(where, body, row)) for row in rows),
+        )
 
     def _vector(self, raw: Mapping[str, Any]) -> Vector:
         where = f"{self._name}: {_string(self._name, raw, 'id')}"
@@ -191,8 +215,8 @@ class _Reader:
     def _step(self, where: str, raw: Mapping[str, Any], known: set[str]) -> Step:
         call = _choice(f"{where}: call", raw.get("call"), CALLS)
         shape = CALLS[call]
-        fields = {key: value for key, value in raw.items() if key not in _STEP_KEYS}
-        arguments = self._defaults.get(call, {}) | dict(_flatten(fields))
+        fields = {key: value for key, value in raw.items() if key not in STEP_KEYS}
+        arguments = self.defaults.get(call, {}) | dict(flatten(fields))
         values = []
         for field, value in arguments.items():
             _choice(where, field, shape.inputs)
@@ -215,7 +239,7 @@ class _Reader:
     @staticmethod
     def _outputs(where: str, call: str, raw: Mapping[str, Any], known: set[str]) -> Iterator[Any]:
         shape = CALLS[call]
-        for field, value in _flatten(raw):
+        for field, value in flatten(raw):
             _choice(f"{where}: out", field, shape.outputs + shape.observations)
             try:
                 conditions = parse_conditions(value, CONSTANTS)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vdxgk.conformance.expression import Condition, Value
 from vdxgk.memory.ddi import (
@@ -169,11 +170,33 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """Vectors that differ in a few values, as the file has them.
+
+    ``id`` and ``title`` and the strings of ``steps`` hold ``{key}`` where the
+    ``rows`` differ.  ``steps`` have sequences written out, and are for
+    reading: what runs are the ``vectors``, one for each row.
+    """
+
+    id: str
+    title: str
+    steps: tuple[Mapping[str, Any], ...]
+    rows: tuple[Mapping[str, Any], ...]
+    vectors: tuple[Vector, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Topic:
-    """One file of vectors, about one call."""
+    """One file of vectors, about one call.  ``defaults``: arguments by call and field."""
 
     name: str
     call: str
     title: str
     about: str
-    vectors: tuple[Vector, ...]
+    defaults: Mapping[str, Mapping[str, Any]]
+    families: tuple[Family, ...]
+
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """All of them, in order."""
+        return tuple(vector for family in self.families for vector in family.vectors)
