@@ -16,9 +16,16 @@ from .rig import Asker, Raw, Rig, RigMaker, open_descriptors
 def make_rig(tmp_path: Path) -> Iterator[RigMaker]:
     rigs: list[Rig] = []
 
-    def make(*, policy: DmaPolicy = "tolerant", handshake_seconds: float = 30.0) -> Rig:
+    def make(
+        *,
+        policy: DmaPolicy = "tolerant",
+        handshake_seconds: float = 30.0,
+        migratable: bool = True,
+    ) -> Rig:
         path = tmp_path / f"device{len(rigs)}.sock"
-        rigs.append(Rig(path, policy=policy, handshake_seconds=handshake_seconds))
+        rigs.append(
+            Rig(path, policy=policy, handshake_seconds=handshake_seconds, migratable=migratable)
+        )
         return rigs[-1]
 
     before = open_descriptors()

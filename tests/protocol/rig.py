@@ -84,6 +84,34 @@ class Observer(DeviceObserver):
         self.note("unmapped", iova, size, removed)
 
 
+class State:
+    """What a device author saves and restores."""
+
+    def __init__(self) -> None:
+        self.state = b"as new"
+        self.calls: list[str] = []
+        self.failure: Exception | None = None
+
+    def stop(self) -> None:
+        self.note("stop")
+
+    def run(self) -> None:
+        self.note("run")
+
+    def save(self) -> bytes:
+        self.note("save")
+        return self.state
+
+    def load(self, state: bytes) -> None:
+        self.note("load")
+        self.state = state
+
+    def note(self, call: str) -> None:
+        self.calls.append(call)
+        if self.failure:
+            raise self.failure
+
+
 class Log:
     """A structlog-like logger that keeps its events."""
 
@@ -102,13 +130,16 @@ class Log:
 class Rig:
     """A device with one of everything, and its server."""
 
-    def __init__(self, path: Path, *, policy: DmaPolicy, handshake_seconds: float) -> None:
+    def __init__(
+        self, path: Path, *, policy: DmaPolicy, handshake_seconds: float, migratable: bool
+    ) -> None:
         self.path = str(path)
         self.observer = Observer()
         self.log = Log()
         self.registers = Registers(0x1000)
         self.mixed = Registers(0x10000)
         self.memory = SharedMemory(0x10000, "bar0")
+        self.state = State()
         config = ConfigSpace(0x1234, 0x5678, 0xFF0000, revision=3, interrupt_pin=1)
         self.vendor_offset = config.add_capability(VendorCapability(b"\x01body"))
         self.msix_offset = config.add_capability(MsixCapability(8, 4, 0, 4, 0x800))
@@ -129,6 +160,7 @@ class Rig:
                 5: Bar(0x40000),  # larger than any transfer
             },
             observer=self.observer,
+            migratable=self.state if migratable else None,
             dma_policy=policy,
         )
         self.server = Server(

@@ -153,10 +153,6 @@ class TestWhatIsNotThere:
         ("command", "payload"),
         [
             pytest.param(6, struct.pack("=IIII", 16, 0, 0, 0), id="region-io-fds"),
-            pytest.param(16, struct.pack("=II", 16, 1 | 1 << 16), id="feature-migration"),
-            pytest.param(16, struct.pack("=II", 16, 6 | 1 << 18), id="feature-probe-logging"),
-            pytest.param(17, struct.pack("=II", 16, 8), id="migration-read"),
-            pytest.param(18, struct.pack("=II", 16, 0), id="migration-write"),
             pytest.param(11, struct.pack("=QQ", 0, 8), id="dma-read-by-a-client"),
             pytest.param(12, struct.pack("=QQ", 0, 0), id="dma-write-by-a-client"),
         ],

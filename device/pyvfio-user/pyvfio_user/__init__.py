@@ -31,6 +31,7 @@ from .errors import (
 from .irq import IrqType
 from .log import Logger
 from .message_dma import MessageDma
+from .migration import Migratable, MigrationState
 from .pci import Capability, ConfigSpace, ExtendedCapability
 from .region import Bar, RegionHandler
 from .registers import Register, RegisterBlock
@@ -60,6 +61,8 @@ __all__ = [
     "Mapping",
     "MessageDma",
     "MessageDmaError",
+    "Migratable",
+    "MigrationState",
     "MsiCapability",
     "MsixCapability",
     "PowerManagementCapability",

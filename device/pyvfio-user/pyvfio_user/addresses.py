@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from itertools import chain
 
+ADDRESS_END = 1 << 64  # DMA addresses have 64 bits
 BLOCK = 512  # a full block has twice as many, and becomes two
 
 

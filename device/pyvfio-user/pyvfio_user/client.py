@@ -272,6 +272,27 @@ class Client:
         """Reset the device."""
         self._checked(Command.DEVICE_RESET)
 
+    def device_feature(self, flags: int, data: bytes = b"", room: int = 0) -> bytes:
+        """Probe, get or set a feature (`pyvfio_user.feature` has indices, flags, layouts).
+
+        `room` is the size of the answer's data, if it is more than was sent.
+        Raises RemoteProtocolError with the server's errno.
+        """
+        argsz = wire.FEATURE.size + max(room, len(data))
+        reply = self._checked(Command.DEVICE_FEATURE, wire.FEATURE.pack(argsz, flags) + data)
+        return reply.payload[wire.FEATURE.size :]
+
+    def migration_read(self, size: int) -> bytes:
+        """Read the next bytes of the device's state; fewer at its end.  Raises as above."""
+        fixed = wire.MIGRATION_DATA.size
+        reply = self._checked(Command.MIG_DATA_READ, wire.MIGRATION_DATA.pack(fixed + size, size))
+        return reply.payload[fixed:]
+
+    def migration_write(self, data: bytes) -> None:
+        """Write the next bytes of the device's state.  Raises as above."""
+        fixed = wire.MIGRATION_DATA.pack(wire.MIGRATION_DATA.size + len(data), len(data))
+        self._checked(Command.MIG_DATA_WRITE, fixed + data)
+
     # ---- inner parts -------------------------------------------------------
 
     def _checked(

@@ -6,8 +6,10 @@ from collections.abc import Mapping as MappingOf
 
 from .capabilities import MsiCapability, MsixCapability
 from .dma import DmaPolicy, DmaTable, Mapping
+from .feature import Features
 from .irq import Irqs, IrqType
 from .message_dma import MessageDma
+from .migration import Migratable, Migration
 from .pci import BARS, ConfigSpace
 from .region import Bar, Rom
 
@@ -63,18 +65,21 @@ class Device:
         *,
         rom: bytes | None = None,
         observer: DeviceObserver | None = None,
+        migratable: Migratable | None = None,
         dma_policy: DmaPolicy = "tolerant",
     ) -> None:
         """Put the parts together.  Raises ValueError if they do not fit.
 
         `rom` is an expansion ROM's image, of at most 128 KiB: QEMU reads it
-        in one access.
+        in one access.  With a `migratable` the device can be migrated.
         """
         self.config = config
         self.bars = dict(bars)
         self.observer = observer or DeviceObserver()
         self.dma = DmaTable(dma_policy)
-        self.message_dma = MessageDma(self.dma.lock)
+        self.message_dma = MessageDma(self.dma.lock, self.dma.dirty)
+        self.migration = Migration(config, migratable)
+        self.features = Features(self.migration, self.dma.dirty)
         taken: set[int] = set()
         for index, bar in sorted(self.bars.items()):
             slots = {index, index + 1} if bar.is_64bit else {index}
@@ -101,6 +106,7 @@ class Device:
         """Reset registers and interrupt state, then tell the observer."""
         self.config.reset()
         self.irqs.reset()
+        self.migration.reset()
         self.observer.reset()
 
     def _irq_counts(self) -> dict[IrqType, int]:

@@ -19,13 +19,13 @@ import os
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from .addresses import SortedAddresses
+from .addresses import ADDRESS_END, SortedAddresses
 from .backing import Backing, Data, is_writable
+from .dirty import DirtyLog
 from .dma_access import DmaAccess, Span
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
 from .fairlock import FairLock
 
-ADDRESS_END = 1 << 64
 DmaPolicy = Literal["tolerant", "strict"]
 
 
@@ -79,6 +79,7 @@ class DmaTable:
         self.max_mappings = max_mappings
         self.statistics = DmaStatistics()
         self.lock = FairLock()
+        self.dirty = DirtyLog()
         self._mappings: dict[int, Mapping] = {}  # by their first address
         self._starts = SortedAddresses()  # the same addresses, in order
         self._backings: dict[tuple[int, int], Backing] = {}

@@ -61,6 +61,8 @@ class Span:
             self.backing.write(self._offset + offset, data)
         except OSError as error:
             raise self._fault(offset, Access.WRITE) from error
+        finally:  # part of it may have been written
+            self._access.wrote(self.iova + offset, len(data))
 
     def _part(self, offset: int, size: int | None) -> int:
         if not self._access.is_live:
@@ -112,6 +114,11 @@ class DmaAccess:
                 view.release()
         self._views.clear()
         self._table.lock.release()
+
+    def wrote(self, iova: int, size: int) -> None:
+        """Note a write, if the client wants to know."""
+        if self._table.dirty.is_on:
+            self._table.dirty.wrote(iova, size)
 
     def lend(self, view: memoryview) -> None:
         """Remember a view, to revoke it."""

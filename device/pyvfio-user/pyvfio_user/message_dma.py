@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from . import wire
 from .backing import Data
+from .dirty import DirtyLog
 from .errors import ConnectionLost, LocalProtocolError, MessageDmaError
 from .fairlock import FairLock
 
@@ -38,9 +39,10 @@ class _Pending:
 class MessageDma:
     """The device's access to client memory by messages.  For worker threads only."""
 
-    def __init__(self, table_lock: FairLock) -> None:
-        """Start without a client.  `table_lock` is the DMA table's."""
+    def __init__(self, table_lock: FairLock, dirty: DirtyLog) -> None:
+        """Start without a client.  The lock and the log are the DMA table's."""
         self._table_lock = table_lock
+        self._dirty = dirty
         self._lock = threading.Lock()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
@@ -71,7 +73,10 @@ class MessageDma:
         for start in range(0, len(view), self._chunk):
             part = view[start : start + self._chunk]
             request = _Pending(wire.Command.DMA_WRITE, iova + start, len(part))
-            self._transfer(request, bytes(part))
+            try:
+                self._transfer(request, bytes(part))
+            finally:  # whatever the answer says, it may have been written
+                self._dirty.wrote(request.iova, request.count)
 
     # ---- the protocol's side -----------------------------------------------
 

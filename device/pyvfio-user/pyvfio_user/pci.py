@@ -229,6 +229,22 @@ class ConfigSpace:
         """Return every register to its initial value."""
         self._bytes = bytearray(self._initial)
 
+    def save(self) -> bytes:
+        """Return every register, for `load` of an equal device."""
+        return bytes(self._bytes)
+
+    def load(self, saved: bytes) -> None:
+        """Take the registers of an equal device.
+
+        Raises ValueError, and changes nothing, if what nobody can write differs.
+        """
+        if len(saved) != self.size:
+            raise ValueError(f"configuration space of {len(saved)} bytes, not {self.size}")
+        for offset, (byte, initial) in enumerate(zip(saved, self._initial, strict=True)):
+            if (byte ^ initial) & ~(self._writable[offset] | self._clearable[offset]):
+                raise ValueError(f"another device: configuration space differs at {offset:#x}")
+        self._bytes = bytearray(saved)
+
     def _declare(
         self, offset: int, size: int, value: int, *, writable: int = 0, clearable: int = 0
     ) -> None:

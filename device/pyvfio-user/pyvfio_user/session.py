@@ -10,10 +10,10 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import version, wire
+from . import feature, version, wire
+from .addresses import ADDRESS_END
 from .connection import Connection, close_descriptors
 from .device import CONFIG_REGION, REGIONS, Device
-from .dma import ADDRESS_END
 from .errors import Access, RemoteProtocolError
 from .irq import IrqType
 from .wire import Command, Message
@@ -73,6 +73,8 @@ class Session:
         self.connection.close()
         self._device.message_dma.detach()
         self._device.dma.clear()
+        self._device.dma.dirty.stop()
+        self._device.migration.disconnected()
         self._device.irqs.clear()
         if self._refusals > LOGGED_REFUSALS:
             self._log.warning("refusals_not_logged", count=self._refusals - LOGGED_REFUSALS)
@@ -229,6 +231,34 @@ class Session:
         self._device.reset()
         return b"", ()
 
+    def _device_feature(self, fields: tuple[Any, ...], message: Message) -> Outgoing:
+        argsz, flags = fields
+        data = bytes(message.payload[wire.FEATURE.size :])
+        room = min(argsz - wire.FEATURE.size, self._max_data_xfer)
+        found = self._device.features.handle(flags, data, room)
+        if flags & (feature.GET | feature.PROBE) == feature.GET:
+            argsz = wire.FEATURE.size + len(found)
+        return wire.FEATURE.pack(argsz, flags) + found, ()
+
+    def _migration_read(self, fields: tuple[Any, ...], message: Message) -> Outgoing:
+        argsz, size = fields
+        if not self._device.migration.is_supported:
+            return self._unsupported(fields, message)
+        if size > min(argsz - wire.MIGRATION_DATA.size, self._max_data_xfer):
+            raise RemoteProtocolError(errno.EINVAL, f"{size} bytes of state")
+        data = self._device.migration.read(size)
+        return wire.MIGRATION_DATA.pack(wire.MIGRATION_DATA.size + len(data), len(data)) + data, ()
+
+    def _migration_write(self, fields: tuple[Any, ...], message: Message) -> Outgoing:
+        _argsz, size = fields
+        if not self._device.migration.is_supported:
+            return self._unsupported(fields, message)
+        data = bytes(message.payload[wire.MIGRATION_DATA.size :])
+        if len(data) != size or size > self._max_data_xfer:
+            raise RemoteProtocolError(errno.EINVAL, f"{len(data)} bytes of state for {size}")
+        self._device.migration.write(data)
+        return b"", ()
+
     def _unsupported(self, _fields: tuple[Any, ...], message: Message) -> Outgoing:
         raise RemoteProtocolError(errno.ENOTSUP, f"{_name(message)} is not supported")
 
@@ -267,9 +297,9 @@ _HANDLERS: dict[int, Callable[[Session, tuple[Any, ...], Message], Outgoing]] = 
     Command.DMA_WRITE: Session._unsupported,
     Command.DEVICE_RESET: Session._reset,
     Command.REGION_WRITE_MULTI: Session._region_write_multi,
-    Command.DEVICE_FEATURE: Session._unsupported,
-    Command.MIG_DATA_READ: Session._unsupported,
-    Command.MIG_DATA_WRITE: Session._unsupported,
+    Command.DEVICE_FEATURE: Session._device_feature,
+    Command.MIG_DATA_READ: Session._migration_read,
+    Command.MIG_DATA_WRITE: Session._migration_write,
 }
 
 

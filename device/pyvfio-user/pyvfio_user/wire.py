@@ -120,6 +120,7 @@ COUNT32 = struct.Struct("=I")
 WRITE_MULTI = RULES[Command.REGION_WRITE_MULTI].fields
 WRITE_MULTI_ENTRY = struct.Struct("=QII8s")
 FEATURE = RULES[Command.DEVICE_FEATURE].fields
+MIGRATION_DATA = RULES[Command.MIG_DATA_READ].fields
 CAP_HEADER = struct.Struct("=HHI")
 SPARSE_MMAP = struct.Struct("=II")
 SPARSE_MMAP_AREA = struct.Struct("=QQ")
