@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vdxgk_lab import apt, host
-from vdxgk_lab.apt import AptRoot, choose_mirror
+from vdxgk_lab.apt import AptRoot, choose_kernel, choose_mirror
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Silent
 
@@ -87,3 +87,37 @@ def test_unsigned_archives_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("VDXGK_DEBIAN_KEYRING", str(keys))
     with pytest.raises(SetupError, match=r"not signed"):
         AptRoot(tmp_path / "apt", ["stable"], Silent()).update()
+
+
+PACKAGES = """
+linux-image-6.1.0-9-amd64
+linux-image-6.1.0-50-amd64
+linux-image-6.1.0-50-cloud-amd64
+linux-image-6.1.0-51-amd64-unsigned
+linux-image-6.1.0-52-amd64-dbg
+linux-image-6.12.94+deb13-amd64
+linux-image-6.12.107+deb13-amd64
+linux-image-6.12.107+deb13-rt-amd64
+linux-image-6.19.6+deb13-amd64
+linux-image-7.3.4+deb13-arm64
+"""
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [("6.1", "6.1.0-50-amd64"), ("6.12", "6.12.107+deb13-amd64"), ("7.3", "")],
+)
+def test_the_newest_kernel_of_a_series_is_chosen(series: str, expected: str) -> None:
+    assert choose_kernel(PACKAGES, series) == expected
+
+
+@needs_apt
+def test_a_series_that_the_archive_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VDXGK_DEBIAN_MIRROR", f"file:{tmp_path}/archive")
+    keys = tmp_path / "keys.gpg"
+    keys.touch()
+    monkeypatch.setenv("VDXGK_DEBIAN_KEYRING", str(keys))
+    with pytest.raises(SetupError, match=r"has no Linux 5\.4"):
+        AptRoot(tmp_path / "apt", ["stable"], Silent()).newest_kernel("5.4")
