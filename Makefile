@@ -8,8 +8,8 @@ ARGS ?=
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo '  Options: ARGS="..." for the command behind run and test; QEMU=, ACCEL=, KEEP=1 in'
-	@echo '  the environment. What set-up downloads and builds is cached in ~/.cache/vdxgk.'
+	@echo '  Options: ARGS="..." for the command behind run and test; QEMU=, KERNEL=,'
+	@echo '  ACCEL=, KEEP=1 in the environment. What set-up downloads and builds is cached in ~/.cache/vdxgk.'
 
 venv:
 	@tools/bootstrap.sh
@@ -23,7 +23,7 @@ run: setup ## the main job: boot a guest, remap, do DMA both ways, verify, repor
 doctor: venv ## what this host lacks, and the line that fixes it
 	@$(VENV)/vdxgk doctor
 
-test: check test-unit test-qtest test-e2e ## everything: static checks, unit and protocol tests, real guests
+test: setup check test-unit test-qtest test-e2e ## everything: static checks, unit and protocol tests, real guests
 
 test-unit: venv ## unit and protocol tests: no QEMU
 	$(VENV)/python -m pytest tests/unit tests/protocol $(ARGS)
@@ -31,7 +31,8 @@ test-unit: venv ## unit and protocol tests: no QEMU
 test-qtest: setup ## DMA cases on real QEMU without an operating system
 	$(VENV)/python -m pytest tests/qtest $(ARGS)
 
-test-e2e: setup ## tests with real QEMU and real guests
+test-e2e: venv ## tests with real QEMU and real guests, on three kernels
+	@$(VENV)/vdxgk setup --kernel all
 	$(VENV)/python -m pytest tests/e2e $(ARGS)
 
 bench: setup ## ratios to the floor of this machine, measured in the same run

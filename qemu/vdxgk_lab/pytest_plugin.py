@@ -7,8 +7,9 @@ Locally, a host on which set-up fails skips such tests with the reason; with
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vdxgk_lab.device_process import DeviceProcess
     from vdxgk_lab.machine import Machine
     from vdxgk_lab.run_directory import RunDirectory
+    from vdxgk_lab.trees import Kernel
 
 _FAILED = pytest.StashKey[bool]()
 
@@ -50,17 +52,29 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def vdxgk_artifacts() -> Artifacts:
-    """QEMU, the guest's kernel and its initramfs."""
+def vdxgk_prepare() -> Callable[[Kernel], Artifacts]:
+    """A function that sets up QEMU and a guest with one of the kernels."""
     from vdxgk_lab import artifacts  # noqa: PLC0415
     from vdxgk_lab.errors import LabError  # noqa: PLC0415
 
-    try:
-        return artifacts.prepare()
-    except LabError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
+    @functools.cache
+    def prepare(kernel: Kernel) -> Artifacts:
+        try:
+            return artifacts.prepare(kernel)
+        except LabError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def vdxgk_artifacts(vdxgk_prepare: Callable[[Kernel], Artifacts]) -> Artifacts:
+    """QEMU, the default kernel and its initramfs."""
+    from vdxgk_lab.trees import DEFAULT_KERNEL  # noqa: PLC0415
+
+    return vdxgk_prepare(DEFAULT_KERNEL)
 
 
 @pytest.fixture

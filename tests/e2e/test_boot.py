@@ -105,6 +105,14 @@ def test_what_would_go_wrong_later_is_refused_at_once(
     device.check()
 
 
+def test_an_iommu_that_the_kernel_does_not_drive(
+    vdxgk_artifacts: Artifacts, vdxgk_run: RunDirectory
+) -> None:
+    without = replace(vdxgk_artifacts, virtio_iommu=False)
+    with pytest.raises(Misconfigured, match="no driver for virtio-iommu"):
+        Machine(MachineConfig(iommu="virtio"), without, vdxgk_run.path)
+
+
 def test_qemu_refusing_its_command_line_is_told_in_its_words(
     vdxgk_artifacts: Artifacts, vdxgk_run: RunDirectory
 ) -> None:

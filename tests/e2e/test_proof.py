@@ -1,10 +1,11 @@
-"""The main job, on each IOMMU, as `vdxgk run` does it."""
+"""The main job, on each IOMMU and with each kernel, as `vdxgk run` does it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from vdxgk_lab.command_line import Iommu
 from vdxgk_lab.proof.cases import OBJECTS, ObjectCase
 from vdxgk_lab.proof.run import Listener, RunOptions, prove
 from vdxgk_lab.run_directory import RunDirectory
+from vdxgk_lab.trees import Kernel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -28,11 +30,24 @@ def silent() -> Listener:
     return Listener(nothing, nothing, nothing, nothing)
 
 
-@pytest.mark.parametrize("iommu", ["amd", "virtio"])
+# Intel with 6.12 is the run below.
+@pytest.mark.parametrize(
+    ("iommu", "kernel"),
+    [
+        *(("intel", "6.1"), ("amd", "6.1")),
+        *(("amd", "6.12"), ("virtio", "6.12")),
+        *(("intel", "7.3"), ("virtio", "7.3")),
+    ],
+)
 def test_remapping_is_proven(
-    vdxgk_artifacts: Artifacts, vdxgk_run: RunDirectory, iommu: Iommu
+    vdxgk_prepare: Callable[[Kernel], Artifacts],
+    vdxgk_run: RunDirectory,
+    iommu: Iommu,
+    kernel: Kernel,
 ) -> None:
-    evidence = prove(RunOptions(iommu=iommu), vdxgk_artifacts, vdxgk_run.path, silent(), SELECTION)
+    artifacts = vdxgk_prepare(kernel)
+    assert artifacts.kernel_release.startswith(f"{kernel}.")
+    evidence = prove(RunOptions(iommu=iommu), artifacts, vdxgk_run.path, silent(), SELECTION)
     failures = {item.name: item.checklist.failures for item in evidence.items() if not item.ok}
     assert not failures
     assert evidence.ok
