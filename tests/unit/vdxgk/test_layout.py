@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import re
-import subprocess
 from pathlib import Path
 
+from tests.unit.conftest import Constants
 from vdxgk.channel import layout
 from vdxgk.memory import ddi
 
@@ -61,22 +61,16 @@ def expressions() -> dict[str, int]:
     return wanted
 
 
-def test_python_and_c_agree(tmp_path: Path, c_compiler: list[str]) -> None:
+def test_python_and_c_agree(c_constants: Constants) -> None:
     wanted = expressions()
     assert len(wanted) > 200
     lines = ",\n".join(f"(unsigned long long)({expression})" for expression in wanted)
-    source = tmp_path / "layout.c"
-    source.write_text(
-        f'#include "{HEADER}"\n#include "{DDI_HEADER}"\n#define offsetof __builtin_offsetof\n'
+    data = c_constants(
+        f'#include "{HEADER.name}"\n#include "{DDI_HEADER.name}"\n'
+        "#define offsetof __builtin_offsetof\n"
         f"const unsigned long long values[] = {{\n{lines}\n}};\n"
     )
-    object_file = tmp_path / "layout.o"
-    subprocess.run([*c_compiler, "-c", source, "-o", object_file], check=True)
-    data = tmp_path / "values"
-    subprocess.run(
-        ["objcopy", "-O", "binary", "--only-section=.rodata", object_file, data], check=True
-    )
-    values = memoryview(data.read_bytes()).cast("Q")
+    values = memoryview(data).cast("Q")
     found = dict(zip(wanted, values, strict=True))
     assert found == wanted
 
