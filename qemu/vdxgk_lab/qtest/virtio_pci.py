@@ -62,9 +62,13 @@ class VirtioDevice:
         """The address of a structure."""
         return self._places[kind]
 
+    def reset(self) -> None:
+        """Make the device forget everything (2.4)."""
+        self._store(_STATUS, 0, 1)
+
     def begin(self, features: int) -> int:
         """Reset, and take those of `features` that the device offers; answers them."""
-        self._store(_STATUS, 0, 1)
+        self.reset()
         self._store(_STATUS, _ACKNOWLEDGE | _DRIVER, 1)
         taken = 0
         for half in range(2):

@@ -48,7 +48,7 @@ class ScalableIommu:
         self._root = frames.take()
         self._contexts = frames.take(2)
         self._directory = frames.take()
-        pasids = frames.take()
+        self.pasid_entry = pasids = frames.take()
         for half in range(2):
             self._qtest.store(self._root + 8 * half, self._contexts + PAGE * half | 1, 8)
         self._qtest.store(self._directory, pasids | 1, 8)
