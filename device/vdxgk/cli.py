@@ -97,6 +97,7 @@ class ModeType(click.ParamType[Mode]):
     show_default=True,
     help="How DMA_MAP and DMA_UNMAP are judged; QEMU behind an IOMMU needs tolerant.",
 )
+@click.option("--vnc", "vnc_path", help="A UNIX socket for VNC viewers, for this user only.")
 @click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
 @click.option("--max-donated", type=Size(), default="16G", show_default=True)
 @click.option("--scatter-seed", type=int, default=0, help="Repeatable scattering of MDL pages.")
@@ -120,6 +121,7 @@ def serve(
     dma_policy: Literal["tolerant", "strict"],
     max_objects: int,
     max_donated: int,
+    vnc_path: str | None,
     scatter_seed: int,
     misbehave: bool,
     as_json: bool,
@@ -154,7 +156,8 @@ def serve(
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     try:
-        serve_adapter(socket_path, control_path or f"{socket_path}.control", options, ready_fd)
+        control_path = control_path or f"{socket_path}.control"
+        serve_adapter(socket_path, control_path, options, ready_fd, vnc_path)
     except (ServerError, ControlError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -39,7 +39,7 @@ class ControlServer:
         self._path = path
         old_mask = os.umask(0o177)
         try:
-            _remove_stale_socket(path)
+            remove_stale_socket(path)
             self._server = _Server(path, commands)
         except OSError as error:
             raise ControlError(f"cannot listen at {path}: {error.strerror or error}") from error
@@ -59,8 +59,11 @@ class ControlServer:
             os.unlink(self._path)
 
 
-def _remove_stale_socket(path: str) -> None:
-    """Remove what a server that was killed left behind, and nothing else."""
+def remove_stale_socket(path: str) -> None:
+    """Remove what a server that was killed left behind, and nothing else.
+
+    Raises ControlError if there is something else.
+    """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -16,10 +16,18 @@ from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.control import Command, ControlError, ControlServer
 from vdxgk.describe import describe
 from vdxgk.misbehaviour import Misbehaviour
+from vdxgk.vnc.input import InputQueue
+from vdxgk.vnc.server import VncServer
 
 
-def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd: int) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(
+    socket_path: str,
+    control_path: str,
+    options: AdapterOptions,
+    ready_fd: int,
+    vnc_path: str | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; viewers too, if there is a ``vnc_path``.
 
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
     Raises pyvfio_user.ServerError or ControlError if a socket cannot be had.
@@ -28,8 +36,10 @@ def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd
     adapter = Adapter(options)
     server = Server(adapter.device, socket_path, log=structlog.get_logger("pyvfio_user"))
     server.open()
+    typed = InputQueue()
     try:
-        control = ControlServer(control_path, commands(adapter))
+        vnc = VncServer(vnc_path, adapter.display, typed.put) if vnc_path else None
+        control = ControlServer(control_path, commands(adapter, typed))
     except BaseException:
         server.close()
         raise
@@ -41,6 +51,8 @@ def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd
     signal.signal(signal.SIGINT, stop)
     adapter.start()
     control.start()
+    if vnc:
+        vnc.start()
     log.info(
         "serving",
         socket=socket_path,
@@ -54,12 +66,14 @@ def serve(socket_path: str, control_path: str, options: AdapterOptions, ready_fd
     try:
         server.serve()
     finally:
+        if vnc:
+            vnc.stop()
         control.stop()
         adapter.stop()
         log.info("stopped")
 
 
-def commands(adapter: Adapter) -> Mapping[str, Command]:
+def commands(adapter: Adapter, typed: InputQueue) -> Mapping[str, Command]:
     """What the control door understands."""
 
     def query_status(arguments: Mapping[str, Any]) -> object:
@@ -79,4 +93,15 @@ def commands(adapter: Adapter) -> Mapping[str, Command]:
     def screenshot(arguments: Mapping[str, Any]) -> object:
         return {"png": base64.b64encode(adapter.display.png()).decode()}
 
-    return {"query-status": query_status, "misbehave": misbehave, "screenshot": screenshot}
+    def take_input(arguments: Mapping[str, Any]) -> object:
+        timeout = arguments.get("timeout", 0)
+        if not isinstance(timeout, int | float):
+            raise ControlError("timeout is a number of seconds")
+        return {"events": typed.take(timeout)}
+
+    return {
+        "query-status": query_status,
+        "misbehave": misbehave,
+        "screenshot": screenshot,
+        "take-input": take_input,
+    }

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import io
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from pyvfio_user import SharedMemory
 from vdxgk.display.edid import Mode, edid
-from vdxgk.display.pixels import Picture, raw_pixels, to_picture
+from vdxgk.display.pixels import Picture, raw_words, to_picture
 from vdxgk.display.registers import DisplayRegisters
+from vdxgk.display.scanout import Scanout
 
 DEFAULT_MODE = Mode(1280, 800)
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What is to be seen: a rectangle of the framebuffer, or black.  Sizes in pixels."""
+
+    width: int
+    height: int
+    area: Scanout | None
 
 
 class Display:
@@ -39,14 +50,19 @@ class Display:
         self.registers.reset()
         self.framebuffer.clear()
 
-    def picture(self) -> Picture:
-        """What is on the screen now; a copy."""
+    def screen(self) -> Screen:
+        """What is to be seen now."""
         area = self.registers.scanout()
         if area is None:
-            return _black(self.preferred.width, self.preferred.height)
-        if self.registers.blank:
-            return _black(area.width, area.height)
-        return to_picture(raw_pixels(self.framebuffer.view, area), area.format)
+            return Screen(self.preferred.width, self.preferred.height, None)
+        return Screen(area.width, area.height, None if self.registers.blank else area)
+
+    def picture(self) -> Picture:
+        """What is on the screen now; a copy."""
+        screen = self.screen()
+        if screen.area is None:
+            return np.zeros((screen.height, screen.width, 3), np.uint8)
+        return to_picture(raw_words(self.framebuffer.view, screen.area), screen.area.format)
 
     def png(self) -> bytes:
         """The picture as a PNG file.  One at a time, which bounds the memory that it takes."""
@@ -54,7 +70,3 @@ class Display:
             stream = io.BytesIO()
             Image.fromarray(self.picture()).save(stream, "PNG", compress_level=1)
             return stream.getvalue()
-
-
-def _black(width: int, height: int) -> Picture:
-    return np.zeros((height, width, 3), np.uint8)

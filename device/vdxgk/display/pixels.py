@@ -11,30 +11,35 @@ from vdxgk.display.scanout import PixelFormat, Scanout
 
 Picture: TypeAlias = NDArray[np.uint8]
 """Height x width x 3: red, green, blue; rows in a row in memory."""
+Words: TypeAlias = NDArray[np.generic]
+"""Height x width: pixels as they lie in memory, 16 or 32 bits each."""
 
 
-def raw_pixels(framebuffer: memoryview, area: Scanout) -> NDArray[np.generic]:
-    """The pixels in place: height x width x 4 bytes, or height x width 16-bit words."""
-    if area.format is PixelFormat.RGB565:
-        return np.ndarray(
-            (area.height, area.width), "<u2", framebuffer, area.offset, (area.stride, 2)
-        )
-    shape = (area.height, area.width, 4)
-    return np.ndarray(shape, np.uint8, framebuffer, area.offset, (area.stride, 4, 1))
+def raw_words(framebuffer: memoryview, area: Scanout) -> Words:
+    """The pixels in place: the guest may change them at any time."""
+    return np.ndarray(
+        (area.height, area.width),
+        f"<u{area.format.size}",
+        framebuffer,
+        area.offset,
+        (area.stride, area.format.size),
+    )
 
 
-def to_picture(pixels: NDArray[np.generic], pixel_format: PixelFormat) -> Picture:
-    """A copy of pixels as :func:`raw_pixels` gives them, or of a part of them."""
-    picture = np.empty((*pixels.shape[:2], 3), np.uint8)
+def to_picture(words: Words, pixel_format: PixelFormat) -> Picture:
+    """A copy of pixels as :func:`raw_words` gives them, or of a part of them."""
+    picture = np.empty((*words.shape, 3), np.uint8)
     if pixel_format is PixelFormat.RGB565:
-        words = pixels.astype(np.uint16)
+        pixels = words.astype(np.uint16)
         # The high bits again below, so that full intensity is 255.
-        red, green, blue = words >> 11, words >> 5 & 0x3F, words & 0x1F
+        red, green, blue = pixels >> 11, pixels >> 5 & 0x3F, pixels & 0x1F
         picture[..., 0] = red << 3 | red >> 2
         picture[..., 1] = green << 2 | green >> 4
         picture[..., 2] = blue << 3 | blue >> 2
-    elif pixel_format is PixelFormat.XRGB8888:
-        picture[...] = pixels[..., 2::-1]
+        return picture
+    pixels_of_bytes = np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, 4)
+    if pixel_format is PixelFormat.XRGB8888:
+        picture[...] = pixels_of_bytes[..., 2::-1]
     else:
-        picture[...] = pixels[..., 1:]
+        picture[...] = pixels_of_bytes[..., 1:]
     return picture

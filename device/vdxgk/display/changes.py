@@ -1,0 +1,73 @@
+"""What has changed on the screen since one looked last.
+
+A framebuffer that the guest maps tells nobody when it is written.  So a copy
+of what was seen is compared with what is there now, at memory speed; and only
+when somebody looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vdxgk.display.display import Display, Screen
+from vdxgk.display.pixels import Picture, Words, raw_words, to_picture
+from vdxgk.display.scanout import Scanout
+
+BAND = 64
+"""Rows that are compared at once; a band has at most one changed rectangle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New pixels, and where their upper left corner is."""
+
+    x: int
+    y: int
+    picture: Picture
+
+
+class ChangeTracker:
+    """One viewer's memory of the screen.  For one thread."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._screen: Screen | None = None
+        self._seen: Words | None = None
+
+    def forget(self) -> None:
+        """Take everything for changed."""
+        self._screen = None
+
+    def look(self) -> tuple[Screen, list[Change]]:
+        """What is on the screen, and what of it is new, top to bottom."""
+        screen = self._display.screen()
+        if screen.area is None:
+            if screen == self._screen:
+                return screen, []
+            self._screen, self._seen = screen, None
+            return screen, [Change(0, 0, np.zeros((screen.height, screen.width, 3), np.uint8))]
+        words = raw_words(self._display.framebuffer.view, screen.area)
+        if self._seen is None or screen != self._screen:
+            self._screen, self._seen = screen, words.copy()
+            return screen, [Change(0, 0, to_picture(self._seen, screen.area.format))]
+        changes = (
+            self._look_at(words, self._seen, top, screen.area)
+            for top in range(0, screen.height, BAND)
+        )
+        return screen, [change for change in changes if change]
+
+    def _look_at(self, words: Words, seen: Words, top: int, area: Scanout) -> Change | None:
+        band = slice(top, top + BAND)
+        if np.array_equal(words[band], seen[band]):
+            return None
+        # The guest goes on drawing: what is shown is what is remembered.
+        now = words[band].copy()
+        different = now != seen[band]
+        rows, columns = (np.flatnonzero(different.any(axis=axis)) for axis in (1, 0))
+        seen[band] = now
+        if not len(rows):
+            return None
+        part = now[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return Change(int(columns[0]), top + int(rows[0]), to_picture(part, area.format))

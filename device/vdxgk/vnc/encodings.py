@@ -1,0 +1,49 @@
+"""How rectangles are sent (RFC 6143, 7.7): raw, or ZRLE."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from vdxgk.display.pixels import Picture
+from vdxgk.vnc.pixel_format import PixelFormat
+
+RAW = 0
+ZRLE = 16
+DESKTOP_SIZE = -223
+
+_TILE = 64
+_TILE_RAW = b"\x00"
+_TILE_SOLID = b"\x01"
+_FASTEST = 1
+
+
+def raw(picture: Picture, pixel_format: PixelFormat) -> bytes:
+    """Pixels, line by line (7.7.1)."""
+    return pixel_format.encode(picture).tobytes()
+
+
+class Zrle:
+    """Tiles of 64 x 64 pixels, of one colour or not, through one zlib stream (7.7.6).
+
+    The stream lasts as long as the connection: every rectangle must be sent.
+    """
+
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj(_FASTEST)
+
+    def encode(self, picture: Picture, pixel_format: PixelFormat) -> bytes:
+        """One rectangle."""
+        pixels = pixel_format.encode(picture)[..., pixel_format.compact]
+        parts = []
+        for y in range(0, pixels.shape[0], _TILE):
+            for x in range(0, pixels.shape[1], _TILE):
+                tile = pixels[y : y + _TILE, x : x + _TILE]
+                first = tile[0, 0]
+                if (tile == first).all():
+                    parts.append(_TILE_SOLID + first.tobytes())
+                else:
+                    parts.append(_TILE_RAW + tile.tobytes())
+        data = self._compressor.compress(b"".join(parts))
+        data += self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        return struct.pack(">I", len(data)) + data

@@ -1,0 +1,222 @@
+"""The VNC server's socket: one thread for each viewer, none that wakes up without one.
+
+It listens at a UNIX socket of the user's own, so the file system says who may
+look and type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from vdxgk.control import ControlError, remove_stale_socket
+from vdxgk.display.changes import ChangeTracker
+from vdxgk.display.display import Display
+from vdxgk.vnc.protocol import Connection, Event, Key, Pointer, ProtocolError, UpdateRequest
+
+MAX_VIEWERS = 8
+SEND_SECONDS = 30.0
+"""A viewer that takes nothing for so long is hung up on."""
+
+_RECEIVE = 1 << 16
+_MAX_KEYS_DOWN = 64
+
+# While the picture changes, look so often; while it does not, ever less.
+_FRAME = 1 / 30
+_SLOWEST = 0.25
+_SLOWER = 1.3
+
+OnInput = Callable[[dict[str, Any]], None]
+
+
+class VncServer:
+    """Serves a display to viewers at ``path``.  Raises ControlError if it cannot be had."""
+
+    def __init__(self, path: str, display: Display, on_input: OnInput) -> None:
+        self._path = path
+        self._display = display
+        self._on_input = on_input
+        self._log = structlog.get_logger("vdxgk.vnc")
+        self._viewers: dict[socket.socket, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._stopping = False
+        try:
+            remove_stale_socket(path)
+            self._listener = _listen(path)
+        except OSError as error:
+            raise ControlError(f"cannot listen at {path}: {error.strerror or error}") from error
+        self._thread = threading.Thread(target=self._accept, name="vnc", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hang up on every viewer, and end."""
+        with self._lock:
+            self._stopping = True
+            viewers = dict(self._viewers)
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+        for connection in viewers:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in viewers.values():
+            thread.join()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                self._log.exception("no viewer can connect any more")
+                return
+            thread = threading.Thread(
+                target=self._serve, args=[connection], name="vnc viewer", daemon=True
+            )
+            with self._lock:
+                welcome = len(self._viewers) < MAX_VIEWERS and not self._stopping
+                if welcome:
+                    self._viewers[connection] = thread
+                    thread.start()
+            if not welcome:
+                connection.close()
+
+    def _serve(self, connection: socket.socket) -> None:
+        self._log.info("viewer connected")
+        try:
+            Viewer(connection, self._display, self._on_input).serve()
+        except (ProtocolError, OSError) as error:
+            self._log.info("viewer hung up on", reason=str(error))
+        except Exception:
+            self._log.exception("internal error")
+        finally:
+            with self._lock:
+                del self._viewers[connection]
+            connection.close()
+            self._log.info("viewer gone")
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    old_mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        listener.listen(MAX_VIEWERS)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(old_mask)
+    return listener
+
+
+class Viewer:
+    """One connection, on its own thread."""
+
+    def __init__(self, connection: socket.socket, display: Display, on_input: OnInput) -> None:
+        connection.settimeout(SEND_SECONDS)
+        self._socket = connection
+        self._on_input = on_input
+        self._tracker = ChangeTracker(display)
+        screen = display.screen()
+        self._protocol = Connection("vdxgk", screen.width, screen.height)
+        self._wants_update = False
+        self._pause = _FRAME
+        self._due = time.monotonic()
+        self._keys_down: set[int] = set()
+        self._pointer: Pointer | None = None
+
+    def serve(self) -> None:
+        """Until the viewer hangs up.  Raises ProtocolError, OSError."""
+        try:
+            while True:
+                self._send()
+                # Without a request nothing can be sent: nobody needs to look.
+                wait = max(0.0, self._due - time.monotonic()) if self._wants_update else None
+                if select.select([self._socket], [], [], wait)[0]:
+                    data = self._socket.recv(_RECEIVE)
+                    if not data:
+                        return
+                    for event in self._protocol.receive(data):
+                        self._handle(event)
+                if self._wants_update and time.monotonic() >= self._due:
+                    self._look()
+        finally:
+            self._release()
+
+    def _send(self) -> None:
+        if data := self._protocol.to_send():
+            self._socket.sendall(data)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        screen, changes = self._tracker.look()
+        if self._protocol.resize(screen.width, screen.height):
+            self._tracker.forget()
+        elif changes:
+            self._protocol.update(changes)
+        else:
+            self._pause = min(self._pause * _SLOWER, _SLOWEST)
+            self._due = now + self._pause
+            return
+        self._pause = _FRAME
+        self._due = now + _FRAME
+        self._wants_update = False
+
+    # ---- what the person does -------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, UpdateRequest):
+            self._wants_update = True
+            if not event.incremental:
+                self._tracker.forget()
+            return
+        # What a person does is answered soon.
+        self._due -= self._pause - _FRAME
+        self._pause = _FRAME
+        if isinstance(event, Pointer):
+            self._point(event)
+        elif event.down and len(self._keys_down) < _MAX_KEYS_DOWN:
+            self._keys_down.add(event.keysym)
+            self._key(event)
+        elif not event.down and event.keysym in self._keys_down:
+            self._keys_down.discard(event.keysym)
+            self._key(event)
+
+    def _key(self, event: Key) -> None:
+        self._on_input({"type": "key", "down": event.down, "keysym": event.keysym})
+
+    def _point(self, event: Pointer) -> None:
+        self._pointer = event
+        self._on_input(
+            {
+                "type": "pointer",
+                "buttons": event.buttons,
+                "x": min(event.x, self._protocol.width - 1),
+                "y": min(event.y, self._protocol.height - 1),
+                "width": self._protocol.width,
+                "height": self._protocol.height,
+            }
+        )
+
+    def _release(self) -> None:
+        """Let no key and no button stay down when the viewer is gone."""
+        for keysym in self._keys_down:
+            self._key(Key(False, keysym))
+        if self._pointer and self._pointer.buttons:
+            self._point(Pointer(0, self._pointer.x, self._pointer.y))

@@ -1,0 +1,206 @@
+"""The VNC server at a real socket."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.vdxgk.vnc.viewer import DESKTOP_SIZE, RAW, ZRLE, TestViewer
+from vdxgk.control import ControlError
+from vdxgk.display.display import Display
+from vdxgk.display.edid import Mode
+from vdxgk.vnc.input import InputQueue
+from vdxgk.vnc.server import MAX_VIEWERS, VncServer
+
+LIMIT = 30
+
+
+class Served:
+    """A display, its server, and what was typed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.display = Display(4 << 20, Mode(640, 480))
+        self.typed = InputQueue()
+        self.viewers: list[SocketViewer] = []
+        self.server = VncServer(path, self.display, self.typed.put)
+        self.server.start()
+
+    def connect(self) -> SocketViewer:
+        self.viewers.append(SocketViewer(self.path))
+        return self.viewers[-1]
+
+    def show(self, width: int, height: int) -> None:
+        values = struct.pack("<9H", width, height, 32, 1, 0, 0, 0, 0, 0)
+        self.display.registers.write(0x502, values)
+
+    def events(self, count: int) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+        while len(events) < count:
+            some = self.typed.take(LIMIT)
+            assert some, f"only {events}"
+            events += some
+        return events
+
+
+class SocketViewer(TestViewer):
+    """A viewer with a socket."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(LIMIT)
+        self.socket.connect(path)
+        super().__init__(self._exactly, self.socket.sendall)
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = self.socket.recv(count - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(str(tmp_path / "vnc.sock"))
+    yield served
+    served.server.stop()
+    for viewer in served.viewers:
+        viewer.socket.close()
+    served.display.framebuffer.close()
+    assert not os.path.exists(served.path)
+    assert "vnc" not in {thread.name for thread in threading.enumerate()}
+    assert "vnc viewer" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def viewer(served: Served) -> SocketViewer:
+    return served.connect()
+
+
+def test_the_socket_is_the_users_own(served: Served) -> None:
+    assert stat.S_IMODE(os.stat(served.path).st_mode) == 0o600
+
+
+def test_a_viewer_follows_the_screen(served: Served, viewer: SocketViewer) -> None:
+    viewer.encodings(ZRLE, RAW, DESKTOP_SIZE)
+    assert (viewer.width, viewer.height) == (640, 480)
+    viewer.request(incremental=False)
+    assert not viewer.update().any()
+
+    served.display.framebuffer.view[: 4 * 320 * 200] = os.urandom(4 * 320 * 200)
+    viewer.request()
+    served.show(320, 200)
+    viewer.update()
+    assert viewer.rectangles == [(0, 0, 320, 200, DESKTOP_SIZE)]
+    viewer.request()
+    assert np.array_equal(viewer.update(), served.display.picture())
+
+    viewer.request()
+    # Nothing has changed, so nothing comes; then one pixel does.
+    assert select.select([viewer.socket], [], [], 0)[0] == []
+    served.display.framebuffer.view[4 * (320 * 7 + 9)] ^= 0xFF
+    viewer.update()
+    assert viewer.rectangles == [(9, 7, 1, 1, ZRLE)]
+    assert np.array_equal(viewer.picture, served.display.picture())
+
+
+def test_two_viewers_see_the_same(served: Served, viewer: SocketViewer) -> None:
+    other = served.connect()
+    served.show(320, 200)
+    served.display.framebuffer.view[:1000] = bytes(range(250)) * 4
+    for each in (viewer, other):
+        each.encodings(DESKTOP_SIZE)
+        each.request(incremental=False)
+        each.update()  # the size
+        each.request()
+        each.update()
+    assert np.array_equal(viewer.picture, served.display.picture())
+    assert np.array_equal(other.picture, served.display.picture())
+
+
+def test_typing_and_pointing(served: Served, viewer: SocketViewer) -> None:
+    viewer.key(True, 0x61)
+    viewer.key(False, 0x61)
+    viewer.key(False, 0x62)  # was never down
+    viewer.pointer(1, 10_000, 20)
+    pointer = {"type": "pointer", "buttons": 1, "x": 639, "y": 20, "width": 640, "height": 480}
+    assert served.events(3) == [
+        {"type": "key", "down": True, "keysym": 0x61},
+        {"type": "key", "down": False, "keysym": 0x61},
+        pointer,
+    ]
+    # Whoever leaves lets go.
+    viewer.key(True, 0xFFE1)
+    viewer.socket.close()
+    assert served.events(3) == [
+        {"type": "key", "down": True, "keysym": 0xFFE1},
+        {"type": "key", "down": False, "keysym": 0xFFE1},
+        {**pointer, "buttons": 0, "x": 639},
+    ]
+
+
+def test_there_is_room_for_so_many(served: Served) -> None:
+    viewers = [served.connect() for _ in range(MAX_VIEWERS)]
+    with socket.socket(socket.AF_UNIX) as late:
+        late.settimeout(LIMIT)
+        late.connect(served.path)
+        assert late.recv(100) == b""
+    viewers[0].request(incremental=False)
+    viewers[0].update()
+
+
+def test_a_hostile_viewer_is_hung_up_on_and_harms_nobody(
+    served: Served, viewer: SocketViewer
+) -> None:
+    with socket.socket(socket.AF_UNIX) as hostile:
+        hostile.settimeout(LIMIT)
+        hostile.connect(served.path)
+        hostile.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while hostile.recv(4096):
+            pass
+    viewer.request(incremental=False)
+    viewer.update()
+
+
+def test_stop_does_not_wait_for_a_viewer_that_takes_nothing(served: Served) -> None:
+    served.show(1000, 1000)
+    greedy = served.connect()
+    for _ in range(100):
+        greedy.request(incremental=False)
+    # The fixture stops the server while 4 MB are on their way to nobody.
+    assert select.select([greedy.socket], [], [], LIMIT)[0]
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "taken"
+    if what == "file":
+        path.write_text("precious")
+    else:
+        path = path / "missing" / "vnc"
+    display = Display(4 << 20)
+    with pytest.raises(ControlError):
+        VncServer(str(path), display, lambda event: None)
+    display.framebuffer.close()
+    assert what == "directory" or path.read_text() == "precious"
+
+
+def test_typing_that_nobody_takes_is_bounded() -> None:
+    queue = InputQueue()
+    for number in range(1000):
+        queue.put({"number": number})
+    assert [event["number"] for event in queue.take(0)] == list(range(744, 1000))
+    assert queue.take(0) == []
