@@ -53,7 +53,7 @@ void output_end(void);
 struct options {
 	uint64_t size, offset, low, high, boundary, skip, flags, adapter;
 	uint64_t value, step, expect, source, destination, page, first, count;
-	uint64_t context, limit, timeout;
+	uint64_t context, limit, timeout, attributes, desired_access;
 	bool has_size, has_adapter, has_expect, has_flags;
 	bool no_adapter, messages, require_contiguous, prefer_contiguous, user;
 	uint32_t type, cache, access;

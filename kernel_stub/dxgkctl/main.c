@@ -17,7 +17,8 @@ static const struct command {
 	  "--size S [--type mdl|contiguous|section|io-space] [--low A] [--high A]\n"
 	  "\t[--boundary N] [--skip N] [--flags N] [--cache cached|wc|uncached]\n"
 	  "\t[--no-adapter | --adapter HANDLE] [--context N] [--limit RUNS]\n"
-	  "\t(section: --flags is PageProtection; io-space: --low is BaseAddress)" },
+	  "\t(section: --flags is PageProtection, then [--attributes N]\n"
+	  "\t[--desired-access N]; io-space: --low is BaseAddress)" },
 	{ "open", command_open, "OBJECT [--adapter HANDLE]" },
 	{ "close", command_close, "ADAPTER_OBJECT" },
 	{ "destroy", command_destroy, "OBJECT [ADAPTER_OBJECT]" },

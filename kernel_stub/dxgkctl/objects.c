@@ -70,7 +70,8 @@ static void fill_create(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args,
 	case DXGK_PHYSICAL_MEMORY_TYPE_SECTION:
 		args->Section.PageProtection =
 			options->has_flags ? options->flags : PAGE_READWRITE;
-		args->Section.AllocationAttributes = SEC_COMMIT;
+		args->Section.AllocationAttributes = options->attributes;
+		args->Section.DesiredAccess = options->desired_access;
 		break;
 	case DXGK_PHYSICAL_MEMORY_TYPE_IO_SPACE:
 		args->IOSpace.BaseAddress.QuadPart = options->low;

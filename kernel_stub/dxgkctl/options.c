@@ -65,6 +65,8 @@ static const struct {
 	NUMBER("skip", skip),
 	NUMBER_SEEN("flags", flags, has_flags),
 	NUMBER("context", context),
+	NUMBER("attributes", attributes),
+	NUMBER("desired-access", desired_access),
 	NUMBER_SEEN("adapter", adapter, has_adapter),
 	NUMBER("value", value),
 	NUMBER("step", step),
@@ -188,6 +190,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	*options = (struct options){
 		.high = UINT64_MAX,
 		.cache = DXGK_MEMORY_CACHING_TYPE_CACHED,
+		.attributes = SEC_COMMIT,
 		.limit = 64,
 		.timeout = 60,
 	};
