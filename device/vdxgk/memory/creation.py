@@ -21,6 +21,7 @@ from vdxgk.memory.ddi import (
 )
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.pages import (
+    ADDRESS_SPACE,
     LARGE_PAGE_SIZE,
     PAGE_SIZE,
     Range,
@@ -142,9 +143,16 @@ class MdlPlan(Plan):
                 align_up(wanted, LARGE_PAGE_SIZE),
                 LARGE_PAGE_SIZE,
                 self.windows.low,
-                self.windows.high,
+                self._highest,
             )
         return runs
+
+    @property
+    def _highest(self) -> int:
+        """Above the first window lie others, unless SkipBytes is 0 or the size of chunks."""
+        if self.windows.skip and MdlFlags.REQUIRE_CONTIGUOUS_CHUNKS not in self.flags:
+            return ADDRESS_SPACE - 1
+        return self.windows.high
 
     def _allocate_chunks(self, pool: GuestMemoryPool) -> list[Range] | None:
         skip = self.windows.skip
