@@ -11,6 +11,7 @@ from vdxgk.conformance.implementation import Arguments
 from vdxgk.memory.ddi import PhysicalMemoryType
 from vdxgk_lab.guest import Guest
 
+DEVICE = "/sys/bus/pci/devices/0000:00:05.0"
 LIMIT = 1 << 16
 """Runs and page numbers asked for: more than any vector's object has."""
 FAILURE = 1
@@ -27,6 +28,7 @@ class GuestImplementation:
         self.environment = {
             "adapter": int(status["adapter"], 16),
             "highest_visible": int(status["highest_visible"], 16),
+            "io_space": _framebuffer(guest),
         }
         self._events = int(events["total"])
         self._views: dict[int, int] = {}  # base to dxgkctl's number
@@ -144,6 +146,12 @@ class GuestImplementation:
         return answers
 
 
+def _framebuffer(guest: Guest) -> int:
+    """The address of BAR 0."""
+    resources = guest.run(["cat", f"{DEVICE}/resource"]).check().stdout
+    return int(resources.split()[0], 16)
+
+
 def _options(given: Arguments, named: dict[str, str]) -> Iterable[str]:
     return (f"--{option}={given.get(field, 0):#x}" for field, option in named.items())
 
@@ -161,7 +169,11 @@ def _create_options(given: Arguments) -> Iterable[str]:
             "Mdl.SkipBytes": "skip",
             "Mdl.Flags": "flags",
         },
-        PhysicalMemoryType.SECTION: {"Section.PageProtection": "flags"},
+        PhysicalMemoryType.SECTION: {
+            "Section.DesiredAccess": "desired-access",
+            "Section.PageProtection": "flags",
+            "Section.AllocationAttributes": "attributes",
+        },
         PhysicalMemoryType.IO_SPACE: {"IOSpace.BaseAddress": "low"},
     }
     contiguous = {

@@ -71,8 +71,10 @@ class Implementation(Protocol):
         """What vectors may refer to.
 
         ``adapter``: the DeviceHandle of a started adapter in logical mode;
-        ``highest_visible``: its HighestVisibleAddress; with the feature
-        ``second-adapter`` also ``second_adapter``, of another logical adapter.
+        ``highest_visible``: its HighestVisibleAddress; ``io_space``: the
+        address of 4 MiB that the driver may wrap, such as its framebuffer;
+        with the feature ``second-adapter`` also ``second_adapter``, of
+        another logical adapter.
         """
 
     @property

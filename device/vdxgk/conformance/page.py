@@ -59,7 +59,9 @@ Sources are pages of the Windows driver documentation: `nc-`, `ns-` and
 `display/...` of the display driver guide, `bug-check-...` of the debugger's.
 
 The machine needs free memory between 16 MiB and 1 GiB, and between 4 and 5 GiB.
-`$adapter` is the DeviceHandle of an adapter that was started in logical mode.
+`$adapter` is the DeviceHandle of an adapter that was started in logical mode,
+`$highest_visible` its HighestVisibleAddress, `$io_space` the address of 4 MiB
+behind a BAR that the driver may wrap, such as its framebuffer.
 
 Besides fields of the DDI, cases look at what can be observed:
 

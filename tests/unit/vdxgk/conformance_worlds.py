@@ -21,6 +21,8 @@ T = TypeVar("T")
 DONATIONS = 16
 """How often one call may ask for memory, as in the shim."""
 HIGHEST_VISIBLE = (1 << 32) - 1
+IO_SPACE = 1 << 38
+"""Where a BAR might lie."""
 FEATURES = frozenset({"second-adapter", "unchecked-frees"})
 
 
@@ -101,6 +103,7 @@ class ModelImplementation:
             "adapter": self.world.start().handle,
             "second_adapter": self.world.start().handle,
             "highest_visible": HIGHEST_VISIBLE,
+            "io_space": IO_SPACE,
         }
 
     def _answer(self, action: Callable[[], Answer]) -> Answer:
@@ -203,7 +206,11 @@ class ModelImplementation:
             adl = self.backend.allocate_adl(
                 opening, given.get("Offset", 0), given.get("Size", 0), given.get("Flags", 0)
             )
-            self.world.map_all(adl)
+            for mapping in adl.mappings:
+                if mapping.physical < IO_SPACE:
+                    self.world.map(mapping)
+                else:
+                    self.world.table.map(mapping.logical, mapping.size, None, 0)
             self.backend.commit_adl(opening, adl.handle)
             self._lists[adl.handle] = adl
             pages = [
@@ -243,6 +250,7 @@ class RawImplementation:
             "adapter": self.guest.start(),
             "second_adapter": self.guest.start_adapter(),
             "highest_visible": HIGHEST_VISIBLE,
+            "io_space": IO_SPACE,
         }
 
     def close(self) -> None:
@@ -337,7 +345,11 @@ class RawImplementation:
         result = layout.AllocateAdlResult.from_buffer_copy(completion.result)
         listed = self.guest.words(3 * result.mapping_count)
         mappings = list(zip(listed[::3], listed[1::3], listed[2::3], strict=True))
-        self.guest.map(mappings)
+        if mappings[0][1] < IO_SPACE:
+            self.guest.map(mappings)
+        else:
+            for logical, _, size in mappings:
+                self.guest.client.dma_map(logical, size)  # a BAR has no descriptor
         status = self.guest.commit(opening, result.adl)
         assert status == NtStatus.SUCCESS
         self._mappings[result.adl] = mappings
