@@ -125,6 +125,10 @@ class BareAdapter:
         """Whether an event waits."""
         return self._waiting(layout.RING_EVENTS)
 
+    def want_interrupt(self, ring: int, wanted: bool = True) -> None:
+        """Ask for an interrupt when the next entry comes into a ring of the adapter's."""
+        self._qtest.store(self._index(ring, layout.Ring.notify.offset), int(wanted), 4)
+
     # ---- rings ---------------------------------------------------------------
 
     @property

@@ -51,6 +51,8 @@ class PciFunction:
         self._qtest = qtest
         self.requester = slot << 3 | function
         """The requester ID: bus 0, so that it is the devfn."""
+        self.bars: dict[int, int] = {}
+        """Where `place_bar` put them."""
 
     def read(self, offset: int, size: int) -> int:
         """Read 1, 2 or 4 bytes of configuration space."""
@@ -78,6 +80,7 @@ class PciFunction:
         self.write(register, address, 4)
         if kind & _64BIT:
             self.write(register + 4, 0, 4)
+        self.bars[index] = address
         return address
 
     def capabilities(self, wanted: int) -> Iterator[int]:
