@@ -13,7 +13,7 @@ import numpy as np
 
 from vdxgk.display.display import Display, Screen
 from vdxgk.display.pixels import Picture, Words, raw_words, to_picture
-from vdxgk.display.scanout import Scanout
+from vdxgk.display.scanout import PixelFormat, Scanout
 
 BAND = 64
 """Rows that are compared at once; a band has at most one changed rectangle."""
@@ -25,7 +25,18 @@ class Change:
 
     x: int
     y: int
-    picture: Picture
+    words: Words
+    format: PixelFormat
+
+    @property
+    def picture(self) -> Picture:
+        """The pixels as red, green and blue."""
+        return to_picture(self.words, self.format)
+
+    def cropped(self, width: int, height: int) -> Change | None:
+        """What of it lies within a screen of ``width`` x ``height``; None if nothing does."""
+        words = self.words[: max(0, height - self.y), : max(0, width - self.x)]
+        return Change(self.x, self.y, words, self.format) if words.size else None
 
 
 class ChangeTracker:
@@ -47,11 +58,12 @@ class ChangeTracker:
             if screen == self._screen:
                 return screen, []
             self._screen, self._seen = screen, None
-            return screen, [Change(0, 0, np.zeros((screen.height, screen.width, 3), np.uint8))]
+            black = np.zeros((screen.height, screen.width), np.uint32)
+            return screen, [Change(0, 0, black, PixelFormat.XRGB8888)]
         words = raw_words(self._display.framebuffer.view, screen.area)
         if self._seen is None or screen != self._screen:
             self._screen, self._seen = screen, words.copy()
-            return screen, [Change(0, 0, to_picture(self._seen, screen.area.format))]
+            return screen, [Change(0, 0, self._seen.copy(), screen.area.format)]
         changes = (
             self._look_at(words, self._seen, top, screen.area)
             for top in range(0, screen.height, BAND)
@@ -70,4 +82,4 @@ class ChangeTracker:
         if not len(rows):
             return None
         part = now[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return Change(int(columns[0]), top + int(rows[0]), to_picture(part, area.format))
+        return Change(int(columns[0]), top + int(rows[0]), part, area.format)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from vdxgk.display.pixels import Picture
+from vdxgk.display.changes import Change
 from vdxgk.vnc.pixel_format import PixelFormat
 
 RAW = 0
@@ -18,9 +18,9 @@ _TILE_SOLID = b"\x01"
 _FASTEST = 1
 
 
-def raw(picture: Picture, pixel_format: PixelFormat) -> bytes:
+def raw(change: Change, pixel_format: PixelFormat) -> bytes:
     """Pixels, line by line (7.7.1)."""
-    return pixel_format.encode(picture).tobytes()
+    return pixel_format.encode(change).tobytes()
 
 
 class Zrle:
@@ -32,9 +32,9 @@ class Zrle:
     def __init__(self) -> None:
         self._compressor = zlib.compressobj(_FASTEST)
 
-    def encode(self, picture: Picture, pixel_format: PixelFormat) -> bytes:
+    def encode(self, change: Change, pixel_format: PixelFormat) -> bytes:
         """One rectangle."""
-        pixels = pixel_format.encode(picture)[..., pixel_format.compact]
+        pixels = pixel_format.encode(change)[..., pixel_format.compact]
         parts = []
         for y in range(0, pixels.shape[0], _TILE):
             for x in range(0, pixels.shape[1], _TILE):

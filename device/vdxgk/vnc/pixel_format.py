@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vdxgk.display import scanout as display
+from vdxgk.display.changes import Change
 from vdxgk.display.pixels import Picture
 
 SIZE = 16
@@ -48,8 +50,14 @@ class PixelFormat:
             self.bits, self.depth, self.big_endian, True, *self.maxima, *self.shifts
         )
 
-    def encode(self, picture: Picture) -> NDArray[np.uint8]:
+    def encode(self, change: Change) -> NDArray[np.uint8]:
         """Height x width x bytes."""
+        if self == DEFAULT and change.format is display.PixelFormat.XRGB8888:
+            words = np.ascontiguousarray(change.words)
+            return words.view(np.uint8).reshape(*words.shape, 4)
+        return self._convert(change.picture)
+
+    def _convert(self, picture: Picture) -> NDArray[np.uint8]:
         values = np.zeros(picture.shape[:2], np.uint32)
         for colour, (maximum, shift) in enumerate(zip(self.maxima, self.shifts, strict=True)):
             part = picture[..., colour].astype(np.uint32)
@@ -75,3 +83,4 @@ class PixelFormat:
 
 
 DEFAULT = PixelFormat(32, 24, False, (255, 255, 255), (16, 8, 0))
+"""The framebuffer's own format, mostly: nothing has to be converted."""

@@ -108,19 +108,16 @@ class Connection:
 
     def update(self, changes: Sequence[Change]) -> None:
         """Answer an update request with pixels; those beyond the viewer's size are left out."""
-        visible = [part for part in (self._clipped(change) for change in changes) if part]
+        cropped = (change.cropped(self.width, self.height) for change in changes)
+        visible = [change for change in cropped if change]
         self._output += struct.pack(">BxH", _FRAMEBUFFER_UPDATE, len(visible))
         for change in visible:
-            height, width = change.picture.shape[:2]
+            height, width = change.words.shape
             self._output += struct.pack(">4Hi", change.x, change.y, width, height, self._encoding)
             if self._encoding == encodings.ZRLE:
-                self._output += self._zrle.encode(change.picture, self.pixel_format)
+                self._output += self._zrle.encode(change, self.pixel_format)
             else:
-                self._output += encodings.raw(change.picture, self.pixel_format)
-
-    def _clipped(self, change: Change) -> Change | None:
-        picture = change.picture[: max(0, self.height - change.y), : max(0, self.width - change.x)]
-        return Change(change.x, change.y, picture) if picture.size else None
+                self._output += encodings.raw(change, self.pixel_format)
 
     # ---- what comes in: each yield asks for so many bytes -------------------
 

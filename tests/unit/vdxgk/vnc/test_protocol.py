@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.vdxgk.vnc.viewer import DESKTOP_SIZE, RAW, ZRLE, TestViewer
 from vdxgk.display.changes import Change
 from vdxgk.display.pixels import Picture
+from vdxgk.display.scanout import PixelFormat as PixelFormatInMemory
 from vdxgk.vnc.pixel_format import DEFAULT, PixelFormat, PixelFormatError
 from vdxgk.vnc.protocol import Connection, Event, Key, Pointer, ProtocolError, UpdateRequest
 
@@ -42,6 +43,16 @@ class Loop:
         return not self._sent and not self.connection.to_send()
 
 
+def change(x: int, y: int, picture: Picture, order: str = "<") -> Change:
+    """A change of a picture; big-endian framebuffers take the other way through the code."""
+    words = np.zeros((*picture.shape[:2], 4), np.uint8)
+    if order == "<":
+        words[..., 2::-1] = picture
+        return Change(x, y, words.view("<u4")[..., 0], PixelFormatInMemory.XRGB8888)
+    words[..., 1:] = picture
+    return Change(x, y, words.view("<u4")[..., 0], PixelFormatInMemory.XRGB8888_BIG_ENDIAN)
+
+
 def noise(width: int = WIDTH, height: int = HEIGHT, seed: int = 1) -> Picture:
     data = random.Random(seed).randbytes(3 * width * height)
     return np.frombuffer(data, np.uint8).reshape(height, width, 3).copy()
@@ -60,17 +71,18 @@ def test_unknown_versions_count_as_the_oldest() -> None:
     assert connection.to_send() == b"RFB 003.008\n\0\0\0\1"
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("encoding", [RAW, ZRLE])
-def test_pixels_arrive(encoding: int) -> None:
+def test_pixels_arrive(encoding: int, order: str) -> None:
     loop = Loop()
     loop.viewer.encodings(99, encoding)
     loop.viewer.request(incremental=False)
     assert loop.events == [UpdateRequest(False)]
-    loop.connection.update([Change(0, 0, noise())])
+    loop.connection.update([change(0, 0, noise(), order)])
     assert np.array_equal(loop.viewer.update(), noise())
     part = noise(70, 65, seed=2)
     part[:64, :64] = (1, 2, 3)  # a tile of one colour
-    loop.connection.update([Change(100, 80, part), Change(0, 0, noise(1, 1, 3))])
+    loop.connection.update([change(100, 80, part, order), change(0, 0, noise(1, 1, 3), order)])
     expected = noise().copy()
     expected[80:145, 100:170] = part
     expected[0, 0] = noise(1, 1, 3)
@@ -82,7 +94,7 @@ def test_pixels_arrive(encoding: int) -> None:
 def test_a_solid_screen_is_small() -> None:
     loop = Loop()
     loop.viewer.encodings(ZRLE, RAW)
-    loop.connection.update([Change(0, 0, np.zeros((HEIGHT, WIDTH, 3), np.uint8))])
+    loop.connection.update([change(0, 0, np.zeros((HEIGHT, WIDTH, 3), np.uint8))])
     assert len(loop.connection.to_send()) < 100
 
 
@@ -100,7 +112,7 @@ def test_a_viewer_that_cannot_gets_what_fits() -> None:
     loop = Loop()
     loop.viewer.encodings(RAW)
     assert not loop.connection.resize(320, 240)
-    loop.connection.update([Change(100, 100, noise(220, 140)), Change(200, 0, noise(5, 5))])
+    loop.connection.update([change(100, 100, noise(220, 140)), change(200, 0, noise(5, 5))])
     picture = loop.viewer.update()
     assert loop.viewer.rectangles == [(100, 100, 100, 50, RAW)]
     assert np.array_equal(picture[100:, 100:], noise(220, 140)[:50, :100])
@@ -178,7 +190,7 @@ def test_pixel_formats(
     chosen = PixelFormat.parse(wire)
     assert chosen.pack() == wire
     picture = noise(9, 7)
-    encoded = chosen.encode(picture)
+    encoded = chosen.encode(change(0, 0, picture))
     assert encoded.shape == (7, 9, bits // 8)
     whole = picture.tolist()
     for y, x in ((0, 0), (3, 4), (6, 8)):
