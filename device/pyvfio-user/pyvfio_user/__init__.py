@@ -35,6 +35,7 @@ from .migration import Migratable, MigrationState
 from .pci import Capability, ConfigSpace, ExtendedCapability
 from .region import Bar, RegionHandler
 from .registers import Register, RegisterBlock
+from .trace import TraceError, read_trace
 from .transport import Server
 
 __all__ = [
@@ -76,6 +77,8 @@ __all__ = [
     "ServerError",
     "SharedMemory",
     "Span",
+    "TraceError",
     "VendorCapability",
     "VfioUserError",
+    "read_trace",
 ]

@@ -20,6 +20,7 @@ from .wire import Command, Message
 
 if TYPE_CHECKING:
     from .log import Logger
+    from .trace import TraceWriter
 
 Outgoing = tuple[bytes, tuple[int, ...]]  # a message, and the descriptors that go with it
 
@@ -39,14 +40,19 @@ class Session:
         send: Callable[[bytes], None],
         *,
         offer: version.Capabilities,
+        trace: TraceWriter | None = None,
     ) -> None:
-        """`send` sends one message from any thread, for DMA by messages."""
+        """`send` sends one message from any thread, for DMA by messages.
+
+        What comes is noted in `trace`; what goes is for who sends it to note.
+        """
         self.connection = Connection()
         self.closing = False  # nothing more can be understood or is wanted
         self.negotiated = False
         self._device = device
         self._log = log
         self._send = send
+        self._trace = trace
         self._offer = offer
         self._max_data_xfer = wire.DEFAULT_MAX_DATA_XFER
         self._described = False
@@ -60,6 +66,8 @@ class Session:
         messages = self.connection.receive(count, descriptors, short=short)
         try:
             for message in messages:
+                if self._trace is not None:
+                    self._trace.received(message)
                 if not self.closing:
                     self._handle(message, outgoing)
                 close_descriptors(message.descriptors)

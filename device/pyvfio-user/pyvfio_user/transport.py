@@ -14,14 +14,16 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from . import version
 from .channel import Channel, hang_up
 from .device import Device
-from .errors import ConnectionLost, LocalProtocolError
+from .errors import ConnectionLost, LocalProtocolError, ServerError
 from .listener import BACKLOG, Listener
 from .log import Logger, StandardLogger
 from .session import Session
+from .trace import Kind, TraceWriter
 from .wire import MAX_DESCRIPTORS
 
 HANDSHAKE_SECONDS = 5.0
@@ -43,12 +45,14 @@ class Server:
         log: Logger | None = None,
         write_multiple: bool = False,
         handshake_seconds: float = HANDSHAKE_SECONDS,
+        trace: str | None = None,
     ) -> None:
         """Nothing is opened yet.
 
         `write_multiple` offers REGION_WRITE_MULTI; some releases of QEMU then
         send every message through a queue.  A client that has not finished
-        the handshake after `handshake_seconds` is dropped.
+        the handshake after `handshake_seconds` is dropped.  `trace` names a
+        file for all messages, which `python -m pyvfio_user trace` reads.
         """
         self.path = path
         self._device = device
@@ -59,6 +63,8 @@ class Server:
             write_multiple=write_multiple,
         )
         self._handshake_seconds = handshake_seconds
+        self._trace_path = trace
+        self._trace: TraceWriter | None = None
         self._listener: Listener | None = None
         self._clients: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         self._stopping = False
@@ -74,6 +80,12 @@ class Server:
         if self._listener is not None:
             raise LocalProtocolError("the server is already open")
         self._listener = Listener(self.path)
+        if self._trace_path is not None:
+            try:
+                self._trace = TraceWriter(self._trace_path, self._log)
+            except OSError as error:
+                self.close()
+                raise ServerError(f"cannot write the trace {self._trace_path}: {error}") from error
         self._log.info("listening", path=self.path)
 
     def serve(self) -> None:
@@ -103,8 +115,7 @@ class Server:
                     client = self._clients.get_nowait()
                     if client is not None:
                         hang_up(client)
-            listener.close()
-            self._listener = None
+            self.close()
             self._log.info("stopped", path=self.path)
 
     def stop(self) -> None:
@@ -121,6 +132,9 @@ class Server:
 
     def close(self) -> None:
         """Give up a server that was opened and will not be served."""
+        if self._trace is not None:
+            self._trace.close()
+            self._trace = None
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -169,11 +183,20 @@ class Server:
 
     def _serve_client(self, client: socket.socket) -> None:
         channel = Channel(client)
-        session = Session(self._device, self._log, channel.send, offer=self._offer)
+        trace = self._trace
+        session = Session(
+            self._device,
+            self._log,
+            channel.send if trace is None else _traced(channel.send, trace),
+            offer=self._offer,
+            trace=trace,
+        )
         self._current = channel
         if self._stopping:  # stop() may have come before it could see this client
             channel.shutdown(socket.SHUT_RD)
         self._log.info("client_connected", path=self.path)
+        if trace is not None:
+            trace.mark(Kind.CONNECTED)
         reason = "hung up"
         try:
             self._converse(channel, session)
@@ -186,6 +209,8 @@ class Server:
             session.lost()
             with self._latest_lock:
                 channel.close()
+            if trace is not None:
+                trace.mark(Kind.DISCONNECTED)
         self._log.info("client_disconnected", path=self.path, reason=reason)
 
     def _converse(self, channel: Channel, session: Session) -> None:
@@ -198,13 +223,15 @@ class Server:
         while not session.closing and self._exchange(channel, session):
             pass
 
-    @staticmethod
-    def _exchange(channel: Channel, session: Session) -> bool:
+    def _exchange(self, channel: Channel, session: Session) -> bool:
         """Receive once, handle, answer; False at the end."""
         count, descriptors, short = channel.receive(session.connection)
         if not count:
             return False
         outgoing = session.receive(count, descriptors, short=short)
+        if self._trace is not None:
+            for message, sent in outgoing:
+                self._trace.sent(message, len(sent))
         if outgoing:
             channel.send_all(outgoing)
         return True
@@ -214,3 +241,11 @@ class Server:
         """Wake the doorman: a listening socket that is shut down accepts no more."""
         with contextlib.suppress(OSError):
             listening.shutdown(socket.SHUT_RDWR)
+
+
+def _traced(send: Callable[[bytes], None], trace: TraceWriter) -> Callable[[bytes], None]:
+    def traced(message: bytes) -> None:
+        trace.sent(message)
+        send(message)
+
+    return traced
