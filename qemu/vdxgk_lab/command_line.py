@@ -126,8 +126,9 @@ def _kernel(config: MachineConfig, plumbing: Plumbing) -> list[str]:
     words = (
         # A panic ends the machine: -no-reboot turns its restart into an exit.
         *("console=ttyS0", "panic=-1", "loglevel=5", "mitigations=off"),
-        # A busy host stops emulated clocks now and then; the guest need not wonder.
-        "tsc=reliable",
+        # A busy host stops emulated clocks now and then; the guest need not wonder,
+        # and must not panic because a timer did not tick while it looked.
+        *("tsc=reliable", "no_timer_check"),
         *_KERNEL_ARGS[config.iommu],
         *config.kernel_args,
     )
