@@ -11,13 +11,23 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pyvfio_user import Client, ConfigSpace, ConnectionLost, Device, Server, ServerError
+from pyvfio_user import (
+    Client,
+    ConfigSpace,
+    ConnectionLost,
+    Device,
+    LocalProtocolError,
+    Server,
+    ServerError,
+)
 
-from .rig import Raw, Rig, RigMaker
+from .rig import Raw, Rig, RigMaker, open_descriptors
 
 
 def make_server(path: Path) -> Server:
@@ -196,6 +206,126 @@ class TestClients:
             assert ("reset",) not in rigs[1].observer.events
         for memory in memories:
             os.close(memory)
+
+
+FLOOD = """
+import socket, struct, sys
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(sys.argv[1])
+peer.sendall(struct.pack("=HHIIIHH", 0, 1, 20, 0, 0, 0, 0))
+peer.recv(4096)
+if sys.argv[2] == "flood":
+    peer.setblocking(False)
+    message = struct.pack("=HHIIIQII", 1, 9, 32, 0, 0, 0, 3, 0x1000)
+    try:
+        while True:
+            peer.send(message)
+    except BlockingIOError:
+        pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def stopped_client(path: str, behaviour: str) -> Iterator[None]:
+    """A process that shook hands, and was then stopped as by Ctrl-Z."""
+    command = [sys.executable, "-c", FLOOD, path, behaviour]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        yield
+        process.kill()
+
+
+class TestStoppedClients:
+    def test_others_are_refused_at_once_and_stop_works(self, make_rig: RigMaker) -> None:
+        rig = make_rig()
+        with stopped_client(rig.path, "idle"):
+            second = Raw(rig.path)
+            assert second.at_end()
+            second.close()
+            rig.server.stop()
+            rig.thread.join()
+
+    def test_one_that_takes_no_answers_is_given_up(
+        self, make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pyvfio_user.channel.SEND_LIMIT", 0.2)
+        rig = make_rig()
+        with stopped_client(rig.path, "flood"):
+            assert rig.observer.gone.wait(30)
+            with Client(rig.path) as client:
+                client.negotiate()
+                assert client.region_read(2, 0, 4) == bytes(4)
+
+
+class TestInherited:
+    """Backend Program Conventions: --fd=FDNUM."""
+
+    def serve(self, descriptor: int) -> tuple[Server, threading.Thread]:
+        server = Server(Device(ConfigSpace(1, 2, 0), {}), descriptor=descriptor)
+        server.open()
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        return server, thread
+
+    def test_a_listening_socket_serves_many_and_stays_its_owners(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "s")
+        with socket.socket(socket.AF_UNIX) as owner:
+            owner.bind(path)
+            owner.listen()
+            server, thread = self.serve(os.dup(owner.fileno()))
+            for _ in range(2):
+                with Client(path) as client:
+                    client.negotiate()
+                    assert client.device_info()[1] == 9
+            server.stop()
+            thread.join()
+            assert os.path.exists(path)
+            with socket.socket(socket.AF_UNIX) as late:
+                late.connect(path)
+
+    def test_a_connected_socket_serves_its_client(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        os.set_inheritable(theirs.fileno(), True)
+        server, thread = self.serve(theirs.detach())
+        ours.sendall(struct.pack("=HHIIIHH", 0, 1, 20, 0, 0, 0, 0))
+        assert struct.unpack_from("=HHIII", ours.recv(4096))[:2] == (0, 1)
+        ours.close()
+        thread.join()
+        server.stop()
+
+    def test_a_connected_socket_can_be_stopped(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        with ours:
+            server, thread = self.serve(theirs.detach())
+            server.stop()
+            thread.join()
+            assert ours.recv(1) == b""
+
+    def test_anything_else_is_refused_and_left_alone(self, tmp_path: Path) -> None:
+        before = open_descriptors()
+        with (
+            open(tmp_path / "f", "wb") as file,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
+            socket.socket(socket.AF_INET) as internet,
+            socket.socket(socket.AF_UNIX) as unconnected,
+        ):
+            for other in (file, datagrams, internet, unconnected):
+                server = Server(Device(ConfigSpace(1, 2, 0), {}), descriptor=other.fileno())
+                with pytest.raises(ServerError, match="descriptor"):
+                    server.open()
+                os.fstat(other.fileno())
+        assert open_descriptors() == before
+
+    @pytest.mark.parametrize("places", [{}, {"path": "/x", "descriptor": 3}])
+    def test_there_is_one_place(self, places: dict[str, Any]) -> None:
+        with pytest.raises(LocalProtocolError):
+            Server(Device(ConfigSpace(1, 2, 0), {}), **places)
 
 
 class TestStop:

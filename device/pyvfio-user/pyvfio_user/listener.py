@@ -1,4 +1,7 @@
-"""A private listening socket: 0600, never through a symlink, one server for each path.
+"""Where clients come from: a path, or a socket that the parent process left open.
+
+A socket of our own is private: 0600, never through a symlink, one server for
+each path.
 
 A lock file beside the socket tells a live server from a stale socket without
 disturbing the live one.
@@ -17,6 +20,44 @@ from .errors import ServerError
 BACKLOG = 8
 
 
+class Inherited:
+    """A socket from the parent process, listening or already connected to one client.
+
+    Who made it keeps its path, if it has one, and may use it after us.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over a descriptor.
+
+        Raises ServerError, and leaves it alone, if it is no AF_UNIX stream
+        socket in one of these states.
+        """
+        try:
+            self.socket = socket.socket(fileno=descriptor)
+        except OSError as error:
+            raise ServerError(f"descriptor {descriptor} is no socket: {error}") from error
+        try:
+            kind = (self.socket.family, self.socket.type)
+            if kind != (socket.AF_UNIX, socket.SOCK_STREAM):
+                raise ServerError(f"descriptor {descriptor} is no AF_UNIX stream socket")
+            os.set_inheritable(descriptor, False)
+            self.is_listening = bool(
+                self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            )
+            if not self.is_listening:
+                self.socket.getpeername()
+        except OSError as error:
+            self.socket.detach()
+            raise ServerError(f"descriptor {descriptor} is not connected: {error}") from error
+        except ServerError:
+            self.socket.detach()
+            raise
+
+    def close(self) -> None:
+        """Close it."""
+        self.socket.close()
+
+
 class Listener:
     """A bound, listening socket and the lock that goes with it."""
 
@@ -27,6 +68,7 @@ class Listener:
         else is there, or if the path cannot be used.
         """
         self.path = path
+        self.is_listening = True
         self._lock_path = path + ".lock"
         self._lock = -1
         try:

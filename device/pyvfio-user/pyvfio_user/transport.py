@@ -1,14 +1,15 @@
 """The server: one listening socket, one client after another.
 
 Two threads.  `serve` runs the protocol in the caller's thread and blocks in
-one receive: one system call each way for a message.  A doorman thread blocks
-in accept, hands a client over when none is there, and hangs up on any other
-at once.  Neither wakes up while nothing happens.
+one receive: one system call each way for a message.  A doorman thread waits
+for clients, hands one over when none is there, and hangs up on any other at
+once.  Neither wakes up while nothing happens.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import select
 import socket
@@ -20,7 +21,7 @@ from . import version
 from .channel import Channel, hang_up
 from .device import Device
 from .errors import ConnectionLost, LocalProtocolError, ServerError
-from .listener import BACKLOG, Listener
+from .listener import BACKLOG, Inherited, Listener
 from .log import Logger, StandardLogger
 from .session import Session
 from .trace import Kind, TraceWriter
@@ -30,7 +31,7 @@ HANDSHAKE_SECONDS = 5.0
 
 
 class Server:
-    """Serves a device at a socket path.
+    """Serves a device at a socket path, or on a socket that was inherited.
 
     `open`, then `serve` until `stop`, which any thread and any signal handler
     may call.  `log` is a structlog-like logger; without one, events go to the
@@ -40,8 +41,9 @@ class Server:
     def __init__(
         self,
         device: Device,
-        path: str,
+        path: str | None = None,
         *,
+        descriptor: int | None = None,
         log: Logger | None = None,
         write_multiple: bool = False,
         handshake_seconds: float = HANDSHAKE_SECONDS,
@@ -49,12 +51,18 @@ class Server:
     ) -> None:
         """Nothing is opened yet.
 
+        Either `path` or `descriptor`: a listening AF_UNIX socket, or one that
+        is connected to the only client, with whom `serve` ends.
+
         `write_multiple` offers REGION_WRITE_MULTI; some releases of QEMU then
         send every message through a queue.  A client that has not finished
         the handshake after `handshake_seconds` is dropped.  `trace` names a
         file for all messages, which `python -m pyvfio_user trace` reads.
         """
-        self.path = path
+        if (path is None) == (descriptor is None):
+            raise LocalProtocolError("a server has either a path or a descriptor")
+        self.path = f"descriptor {descriptor}" if path is None else path
+        self._descriptor = descriptor
         self._device = device
         self._log = log or StandardLogger()
         self._offer = version.Capabilities(
@@ -65,7 +73,7 @@ class Server:
         self._handshake_seconds = handshake_seconds
         self._trace_path = trace
         self._trace: TraceWriter | None = None
-        self._listener: Listener | None = None
+        self._listener: Listener | Inherited | None = None
         self._clients: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         self._stopping = False
         self._latest: socket.socket | None = None  # of the clients, by the doorman
@@ -79,7 +87,10 @@ class Server:
         """
         if self._listener is not None:
             raise LocalProtocolError("the server is already open")
-        self._listener = Listener(self.path)
+        if self._descriptor is None:
+            self._listener = Listener(self.path)
+        else:
+            self._listener = Inherited(self._descriptor)
         if self._trace_path is not None:
             try:
                 self._trace = TraceWriter(self._trace_path, self._log)
@@ -97,8 +108,25 @@ class Server:
         listener = self._listener
         if listener is None:
             raise LocalProtocolError("the server is not open")
+        try:
+            if listener.is_listening:
+                self._serve_many(listener.socket)
+            elif not self._stopping:
+                self._serve_client(listener.socket)
+        finally:
+            self._stopping = True
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    client = self._clients.get_nowait()
+                    if client is not None:
+                        hang_up(client)
+            self.close()
+            self._log.info("stopped", path=self.path)
+
+    def _serve_many(self, listening: socket.socket) -> None:
+        wake = os.eventfd(0, os.EFD_CLOEXEC)
         doorman = threading.Thread(
-            target=self._receive_guests, args=(listener.socket,), name="vfio-user-doorman"
+            target=self._receive_guests, args=(listening, wake), name="vfio-user-doorman"
         )
         doorman.start()
         try:
@@ -107,16 +135,9 @@ class Server:
                 if client is not None:
                     self._serve_client(client)
         finally:
-            self._stopping = True
-            self._shut(listener.socket)
+            os.eventfd_write(wake, 1)
             doorman.join()
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    client = self._clients.get_nowait()
-                    if client is not None:
-                        hang_up(client)
-            self.close()
-            self._log.info("stopped", path=self.path)
+            os.close(wake)
 
     def stop(self) -> None:
         """Make `serve` return, after the answers to all that the client has sent.
@@ -150,17 +171,24 @@ class Server:
 
     # ---- the doorman's thread ----------------------------------------------
 
-    def _receive_guests(self, listening: socket.socket) -> None:
-        while not self._stopping:
+    def _receive_guests(self, listening: socket.socket, wake: int) -> None:
+        # Shutting an inherited socket down would end it for its owner too, so
+        # the doorman waits for two things.
+        listening.setblocking(False)
+        stopped, either = select.poll(), select.poll()
+        stopped.register(wake, select.POLLIN)
+        either.register(wake, select.POLLIN)
+        either.register(listening, select.POLLIN)
+        while either.poll() and not stopped.poll(0):
             try:
                 client, _ = listening.accept()
+            except BlockingIOError:  # somebody who shares the socket was quicker
+                continue
             except OSError as error:
-                if self._stopping:
-                    return
                 # Out of descriptors, perhaps: wait until the client that has
                 # them goes, instead of spinning.
                 self._log.error("accept_failed", error=str(error))
-                time.sleep(1)
+                stopped.poll(1000)
                 continue
             if self._is_occupied() or self._clients.qsize() > BACKLOG:
                 self._log.warning("second_client_refused", path=self.path)
@@ -235,12 +263,6 @@ class Server:
         if outgoing:
             channel.send_all(outgoing)
         return True
-
-    @staticmethod
-    def _shut(listening: socket.socket) -> None:
-        """Wake the doorman: a listening socket that is shut down accepts no more."""
-        with contextlib.suppress(OSError):
-            listening.shutdown(socket.SHUT_RDWR)
 
 
 def _traced(send: Callable[[bytes], None], trace: TraceWriter) -> Callable[[bytes], None]:
