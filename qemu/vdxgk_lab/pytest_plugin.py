@@ -29,8 +29,10 @@ _FAILED = pytest.StashKey[bool]()
 class StartMachine(Protocol):
     """Starts a machine, which ends with the test."""
 
-    def __call__(self, config: MachineConfig | None = None, name: str = "vm") -> Machine:
-        """Start one; several need different names."""
+    def __call__(
+        self, config: MachineConfig | None = None, name: str = "vm", kernel: Kernel | None = None
+    ) -> Machine:
+        """Start one, with the default kernel unless told; several need different names."""
 
 
 class StartDevice(Protocol):
@@ -103,17 +105,23 @@ def vdxgk_start_device(vdxgk_run: RunDirectory) -> Iterator[StartDevice]:
 
 @pytest.fixture
 def vdxgk_start_machine(
-    vdxgk_artifacts: Artifacts, vdxgk_run: RunDirectory, vdxgk_start_device: StartDevice
+    vdxgk_prepare: Callable[[Kernel], Artifacts],
+    vdxgk_run: RunDirectory,
+    vdxgk_start_device: StartDevice,
 ) -> Iterator[StartMachine]:
     """A function that starts machines."""
     # Machines end before the devices: that is why the device fixture is asked for.
     from vdxgk_lab.command_line import MachineConfig  # noqa: PLC0415
     from vdxgk_lab.machine import Machine  # noqa: PLC0415
+    from vdxgk_lab.trees import DEFAULT_KERNEL  # noqa: PLC0415
 
     with contextlib.ExitStack() as stack:
 
-        def start(config: MachineConfig | None = None, name: str = "vm") -> Machine:
-            machine = Machine(config or MachineConfig(), vdxgk_artifacts, vdxgk_run.path, name)
+        def start(
+            config: MachineConfig | None = None, name: str = "vm", kernel: Kernel | None = None
+        ) -> Machine:
+            made = vdxgk_prepare(kernel or DEFAULT_KERNEL)
+            machine = Machine(config or MachineConfig(), made, vdxgk_run.path, name)
             return stack.enter_context(machine)
 
         yield start
