@@ -3,7 +3,7 @@ VENV := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-qtest test-e2e bench check format lock doctor clean venv
+.PHONY: help setup run test test-unit test-qtest test-e2e fuzz bench check format lock doctor clean venv
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ doctor: venv ## what this host lacks, and the line that fixes it
 test: setup check test-unit test-qtest test-e2e ## everything: static checks, unit and protocol tests, real guests
 
 test-unit: venv ## unit and protocol tests: no QEMU
-	$(VENV)/python -m pytest tests/unit tests/protocol $(ARGS)
+	$(VENV)/python -m pytest tests/unit tests/protocol tests/fuzz $(ARGS)
 
 test-qtest: setup ## DMA cases on real QEMU without an operating system
 	$(VENV)/python -m pytest tests/qtest $(ARGS)
@@ -34,6 +34,12 @@ test-qtest: setup ## DMA cases on real QEMU without an operating system
 test-e2e: venv ## tests with real QEMU and real guests, on three kernels
 	@$(VENV)/vdxgk setup --kernel all
 	$(VENV)/python -m pytest tests/e2e $(ARGS)
+
+fuzz: venv ## coverage-guided, a minute long; ARGS="table CORPUS -max_total_time=600"
+	@[ -x .venv-fuzz/bin/python ] || $(VENV)/python -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q 'atheris>=3,<4'
+	PYTHONPATH=device/pyvfio-user .venv-fuzz/bin/python -m tests.fuzz.coverage_guided \
+		$(or $(ARGS),session tests/fuzz/corpus/session -max_total_time=60)
 
 bench: setup ## ratios to the floor of this machine, measured in the same run
 	@$(VENV)/vdxgk bench $(ARGS)
@@ -55,5 +61,5 @@ lock: ## resolve the dependencies anew (needs uv)
 		--custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove what was made in this checkout (the cache stays)
-	rm -rf .venv dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-fuzz dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
