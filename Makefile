@@ -38,8 +38,9 @@ test-e2e: venv ## tests with real QEMU and real guests, on three kernels
 fuzz: venv ## coverage-guided, a minute long; ARGS="table CORPUS -max_total_time=600"
 	@[ -x .venv-fuzz/bin/python ] || $(VENV)/python -m venv .venv-fuzz
 	@.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q 'atheris>=3,<4'
-	PYTHONPATH=device/pyvfio-user .venv-fuzz/bin/python -m tests.fuzz.coverage_guided \
-		$(or $(ARGS),session tests/fuzz/corpus/session -max_total_time=60)
+	@mkdir -p results/fuzz/session
+	PYTHONPATH=device/pyvfio-user .venv-fuzz/bin/python -m tests.fuzz.coverage_guided $(or $(ARGS),\
+		session results/fuzz/session tests/fuzz/corpus/session -max_total_time=60)
 
 bench: setup ## ratios to the floor of this machine, measured in the same run
 	@$(VENV)/vdxgk bench $(ARGS)
