@@ -94,10 +94,10 @@ def commands(adapter: Adapter, typed: InputQueue) -> Mapping[str, Command]:
         return {"png": base64.b64encode(adapter.display.png()).decode()}
 
     def take_input(arguments: Mapping[str, Any]) -> object:
-        timeout = arguments.get("timeout", 0)
-        if not isinstance(timeout, int | float):
-            raise ControlError("timeout is a number of seconds")
-        return {"events": typed.take(timeout)}
+        wait = arguments.get("wait", 0)
+        if not isinstance(wait, int | float):
+            raise ControlError("wait is a number of seconds")
+        return {"events": typed.take(wait)}
 
     return {
         "query-status": query_status,

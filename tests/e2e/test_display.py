@@ -25,6 +25,7 @@ from tests.e2e.screens import (
     screenshot,
     settle,
 )
+from tests.unit.vdxgk.vnc.viewer import DESKTOP_SIZE, ZRLE, SocketViewer
 from vdxgk.display.pixels import Picture
 from vdxgk_lab import firmware, guest_program, initramfs, trees
 from vdxgk_lab.artifacts import Artifacts
@@ -36,6 +37,7 @@ from vdxgk_lab.machine import Machine
 from vdxgk_lab.progress import Reporter
 from vdxgk_lab.pytest_plugin import StartDevice
 from vdxgk_lab.run_directory import RunDirectory
+from vdxgk_lab.viewer_input import ViewerInput
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -159,6 +161,7 @@ class Screen:
 
     machine: Machine
     take: TakePicture
+    device: DeviceProcess | None = None
 
     def run(self, *command: str) -> None:
         self.machine.guest.run(command).check()
@@ -202,9 +205,10 @@ def screens(vdxgk_artifacts: Artifacts, request: pytest.FixtureRequest) -> Itera
 
         def ours(name: str, iommu: Iommu) -> Screen:
             options = ["--mode", MODE, *firmware.rom_options(made.qemu)]
+            options += ["--vnc", str(run.path / f"{name}.vnc")]
             device = stack.enter_context(DeviceProcess(run.path, options, f"{name}-device"))
             config = MachineConfig(iommu=iommu, devices=(device.socket,))
-            return Screen(boot(name, config), screenshot(device))
+            return Screen(boot(name, config), screenshot(device), device)
 
         bochs = MachineConfig(iommu="none", qemu_args=tuple(bochs_display(MODE)))
         reference = boot("theirs", bochs)
@@ -260,3 +264,45 @@ def test_graphics_drawn_through_drm(screens: Screens, arguments: str) -> None:
         assert lit(picture) > 0.99 * picture.shape[0] * picture.shape[1]
     finally:
         screens.everywhere("killall", "drmpattern")
+
+
+SHIFT, RETURN = 0xFFE1, 0xFF0D
+WORDS = 'Is 6 * 7 = 42? yes; "quite"!'
+
+
+def type_in(viewer: SocketViewer, text: str) -> None:
+    """As a person at a US keyboard."""
+    for character in text:
+        shifted = character.isupper() or character in '!@#$%^&*()_+{}|:"~<>?'
+        if shifted:
+            viewer.key(True, SHIFT)
+        viewer.key(True, ord(character))
+        viewer.key(False, ord(character))
+        if shifted:
+            viewer.key(False, SHIFT)
+    viewer.key(True, RETURN)
+    viewer.key(False, RETURN)
+
+
+def test_a_person_with_a_vnc_viewer_sees_the_screen_and_types(screens: Screens) -> None:
+    screen = screens.remapped
+    device = screen.device
+    assert device
+    screen.shell(COLOURS)
+    screen.shell("head -n 1 </dev/tty1 >/run/typed 2>&1 &")
+    viewer = SocketViewer(str(device.control.with_name("remapped.vnc")))
+    viewer.encodings(ZRLE, DESKTOP_SIZE)
+
+    def seen() -> Picture:
+        viewer.request(incremental=False)
+        return viewer.update()
+
+    with contextlib.closing(viewer.socket), ViewerInput(device.control, screen.machine.qmp):
+        before = settle(screen.take, seen).copy()
+        type_in(viewer, WORDS)
+        # The file is written when the line is complete.
+        wait = "until [ -s /run/typed ]; do sleep 0.1; done; cat /run/typed"
+        answer = screen.machine.guest.run(["sh", "-c", wait]).check()
+        assert answer.stdout == WORDS + "\n"
+        after = settle(screen.take, seen, lambda shown: not np.array_equal(shown, before))
+        assert after.shape == SHAPE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RAW, ZRLE, DESKTOP_SIZE = 0, 16, -223
+LIMIT = 30
 
 Receive = Callable[[int], bytes]
 Send = Callable[[bytes], None]
@@ -96,3 +98,22 @@ class TestViewer:
     def _pixels(data: bytes, size: int, height: int, width: int) -> NDArray[np.uint8]:
         # The server's own format: blue, green, red in memory.
         return np.frombuffer(data, np.uint8).reshape(height, width, size)[..., 2::-1]
+
+
+class SocketViewer(TestViewer):
+    """A viewer with a socket."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(LIMIT)
+        self.socket.connect(path)
+        super().__init__(self._exactly, self.socket.sendall)
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = self.socket.recv(count - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
