@@ -129,6 +129,8 @@ class Backend:
                 self._lists.forget(adl)
             self._drop_opening(opening)
             self._forget_object(opening.target)
+        leaked = {opening.target.handle for opening in openings}
+        self.cpu_mappings.remove_if(lambda mapping: mapping.target.handle in leaked)
         return len(openings), leaked_lists
 
     # ---- donated memory ----------------------------------------------------

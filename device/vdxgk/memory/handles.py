@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from vdxgk.memory.ntstatus import NtStatus, Refused
@@ -60,6 +60,10 @@ class HandleTable(Generic[T]):
         value = self.get(handle)
         del self._live[handle]
         return value
+
+    def remove_if(self, condition: Callable[[T], bool]) -> None:
+        """Forget every handle whose value satisfies ``condition``."""
+        self._live = {k: value for k, value in self._live.items() if not condition(value)}
 
     def __contains__(self, handle: int) -> bool:
         return handle in self._live

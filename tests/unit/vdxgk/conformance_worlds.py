@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from tests.unit.vdxgk.raw_guest import RawGuest
@@ -46,6 +46,20 @@ class FreeMemory:
                     self._free.remove(block)
                 return blocks
         return None
+
+    def give_back(self, blocks: Iterable[Range]) -> None:
+        """Take back what ``take`` returned."""
+        for block in blocks:
+            self._free.add(block)
+
+    def holds(self, item: Range) -> bool:
+        """Whether all of ``item`` is here."""
+        return self._free.contains(item)
+
+    @property
+    def total(self) -> int:
+        """Bytes that are here."""
+        return self._free.total
 
     def _find(self, size: int, step: int, lowest: int, highest: int) -> list[Range] | None:
         found: list[Range] = []
