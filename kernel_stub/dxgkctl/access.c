@@ -26,9 +26,9 @@ static void sequence(unsigned char *to, uint64_t offset, size_t size,
 	memcpy(to + at, &word, size - at);
 }
 
-static int map_view(const struct options *options, uint64_t object,
-		    uint64_t size, DXGKARGCB_MAP_PHYSICAL_MEMORY *args,
-		    uint32_t *id, uint32_t *status)
+int view_map(const struct options *options, uint64_t object, uint64_t size,
+	     DXGKARGCB_MAP_PHYSICAL_MEMORY *args, uint32_t *id,
+	     uint32_t *status)
 {
 	struct vdxgk_escape *escape = escape_new(VDXGK_ESCAPE_MAP);
 	int ret;
@@ -52,6 +52,31 @@ static int unmap_view(uint32_t id, uint32_t *status)
 	return escape_call(0, status);
 }
 
+/* What the page tables say of a view. */
+static int print_attributes(const DXGKARGCB_MAP_PHYSICAL_MEMORY *args)
+{
+	static const char *const names[] = {
+		[VDXGK_ATTRIBUTES_WRITE_BACK] = "write-back",
+		[VDXGK_ATTRIBUTES_WRITE_COMBINING] = "write-combining",
+		[VDXGK_ATTRIBUTES_UNCACHED_MINUS] = "uncached-minus",
+		[VDXGK_ATTRIBUTES_UNCACHED] = "uncached",
+		[VDXGK_ATTRIBUTES_UNKNOWN] = "unknown",
+	};
+	struct vdxgk_ioctl_view view = {
+		.object = (uintptr_t)args->hPhysicalMemoryObject,
+		.base = (uintptr_t)args->pMappedAddress,
+	};
+	int ret = device_ioctl(VDXGK_IOCTL_VIEW, &view);
+
+	if (ret)
+		return ret;
+	if (view.attributes > VDXGK_ATTRIBUTES_UNKNOWN)
+		view.attributes = VDXGK_ATTRIBUTES_UNKNOWN;
+	output_string("attributes", names[view.attributes]);
+	output_bool("writable", view.writable);
+	return EXIT_OK;
+}
+
 int command_map(const struct options *options)
 {
 	DXGKARGCB_MAP_PHYSICAL_MEMORY args;
@@ -63,7 +88,7 @@ int command_map(const struct options *options)
 		return ret;
 	if (!options->has_size)
 		return output_error(EXIT_USAGE, "--size is missing");
-	ret = map_view(options, object, options->size, &args, &id, &status);
+	ret = view_map(options, object, options->size, &args, &id, &status);
 	if (ret)
 		return ret;
 	ret = output_status(status);
@@ -73,7 +98,7 @@ int command_map(const struct options *options)
 	output_hex("base", (uintptr_t)args.pMappedAddress);
 	output_number("offset", args.Offset);
 	output_number("size", args.Size);
-	return EXIT_OK;
+	return print_attributes(&args);
 }
 
 int command_unmap(const struct options *options)
@@ -88,6 +113,7 @@ int command_unmap(const struct options *options)
 }
 
 struct transfer {
+	unsigned char *user; /* where a user mode view has the data, or NULL */
 	bool write;
 	bool compare;
 	uint64_t value;
@@ -121,6 +147,29 @@ static void compare(struct transfer *transfer, uint64_t offset, size_t size)
 	memcpy(&transfer->found, found + at, length);
 }
 
+/* One chunk through a kernel mode view: the miniport does it. */
+static int move_chunk(const struct transfer *transfer, uint32_t id,
+		      uint64_t offset, size_t size, uint32_t *status)
+{
+	struct vdxgk_escape *escape = escape_new(
+		transfer->write ? VDXGK_ESCAPE_WRITE : VDXGK_ESCAPE_READ);
+
+	escape->u.access.id = id;
+	escape->u.access.offset = offset;
+	escape->u.access.size = size;
+	return escape_call(size, status);
+}
+
+/* One chunk through a user mode view, which this process has. */
+static void copy_chunk(const struct transfer *transfer, uint64_t offset,
+		       size_t size)
+{
+	if (transfer->write)
+		memcpy(transfer->user + offset, escape_data(), size);
+	else
+		memcpy(escape_data(), transfer->user + offset, size);
+}
+
 /* Move all of it, a chunk at a time, through an open view. */
 static int move(struct transfer *transfer, uint32_t id, uint32_t *status)
 {
@@ -130,18 +179,15 @@ static int move(struct transfer *transfer, uint32_t id, uint32_t *status)
 	while (offset < transfer->size) {
 		uint64_t left = transfer->size - offset;
 		size_t size = left < CHUNK ? left : CHUNK;
-		struct vdxgk_escape *escape = escape_new(
-			transfer->write ? VDXGK_ESCAPE_WRITE :
-					  VDXGK_ESCAPE_READ);
-		int ret;
+		int ret = EXIT_OK;
 
-		escape->u.access.id = id;
-		escape->u.access.offset = offset;
-		escape->u.access.size = size;
 		if (transfer->write)
 			sequence(escape_data(), offset, size, transfer->value,
 				 transfer->step);
-		ret = escape_call(size, status);
+		if (transfer->user)
+			copy_chunk(transfer, offset, size);
+		else
+			ret = move_chunk(transfer, id, offset, size, status);
 		if (ret || (int32_t)*status < 0)
 			return ret;
 		transfer->crc = crc32(transfer->crc, escape_data(), size);
@@ -170,11 +216,14 @@ static int run(struct transfer *transfer, const struct options *options)
 			return output_status(STATUS_INVALID_HANDLE);
 		transfer->size -= options->offset;
 	}
-	ret = map_view(options, object, transfer->size, &args, &id, &status);
+	ret = view_map(options, object, transfer->size, &args, &id, &status);
 	if (ret)
 		return ret;
 	if ((int32_t)status < 0)
 		return output_status(status);
+	if (args.AccessMode == DXGK_ACCESS_MODE_USER_MODE)
+		transfer->user =
+			(unsigned char *)args.pMappedAddress + args.Offset;
 	ret = move(transfer, id, &status);
 	if (!ret)
 		ret = unmap_view(id, &unmap_status);

@@ -42,6 +42,12 @@ int device_ioctl(unsigned long request, void *argument)
 	return EXIT_OK;
 }
 
+/* -1: nothing has been asked of the device yet. */
+int device_descriptor(void)
+{
+	return descriptor;
+}
+
 /* A zeroed escape to be filled in. */
 struct vdxgk_escape *escape_new(uint32_t command)
 {

@@ -24,6 +24,7 @@ enum exit_status {
 /* device.c */
 void device_path(const char *path);
 int device_ioctl(unsigned long request, void *argument);
+int device_descriptor(void);
 struct vdxgk_escape *escape_new(uint32_t command);
 void *escape_data(void);
 int escape_call(size_t data_size, uint32_t *status);
@@ -66,7 +67,7 @@ int options_handle(const struct options *options, int index, const char *name,
 		   uint64_t *value);
 bool parse_number(const char *text, uint64_t *value);
 
-/* objects.c, lists.c, access.c, dma.c, shim.c: the commands. */
+/* objects.c, lists.c, access.c, abuse.c, dma.c, shim.c: the commands. */
 int command_create(const struct options *options);
 int command_open(const struct options *options);
 int command_close(const struct options *options);
@@ -78,12 +79,18 @@ int command_map(const struct options *options);
 int command_unmap(const struct options *options);
 int command_write(const struct options *options);
 int command_read(const struct options *options);
+int command_abuse(const struct options *options);
 int command_dma(const struct options *options);
 int command_runs(const struct options *options);
 int command_canary(const struct options *options);
 int command_sabotage(const struct options *options);
 int command_status(const struct options *options);
 int command_events(const struct options *options);
+
+/* access.c: MapPhysicalMemory; its NTSTATUS is in *status. */
+int view_map(const struct options *options, uint64_t object, uint64_t size,
+	     DXGKARGCB_MAP_PHYSICAL_MEMORY *args, uint32_t *id,
+	     uint32_t *status);
 
 /* objects.c: size and run count, and the first runs if `limit` isn't 0. */
 int object_runs(uint64_t object, uint32_t first, uint32_t limit,

@@ -32,9 +32,10 @@ static const struct command {
 	  "OBJECT --size S [--offset O] [--user | --access kernel|user|N]" },
 	{ "unmap", command_unmap, "VIEW" },
 	{ "write", command_write,
-	  "OBJECT [--offset O] [--size S] --value V --step D" },
+	  "OBJECT [--offset O] [--size S] --value V --step D [--user]" },
 	{ "read", command_read,
-	  "OBJECT [--offset O] [--size S] [--expect V --step D]" },
+	  "OBJECT [--offset O] [--size S] [--expect V --step D] [--user]" },
+	{ "abuse", command_abuse, "OBJECT --size S (a hostile process's view)" },
 	{ "dma", command_dma,
 	  "copy|fill|crc32|nop [--source A] [--destination A] [--size S]\n"
 	  "\t[--value V] [--step D] [--messages] [--timeout SECONDS]" },

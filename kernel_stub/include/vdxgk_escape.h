@@ -58,12 +58,15 @@ struct vdxgk_escape_map {
 	vdxgk_u32 reserved;
 };
 
+/* By id; or, with id 0, by what MAP returned, for a process that has gone. */
 struct vdxgk_escape_unmap {
 	vdxgk_u32 id;
 	vdxgk_u32 reserved;
+	DXGKARGCB_UNMAP_PHYSICAL_MEMORY args;
 };
 
-/* offset counts from the first byte that MAP asked for. */
+/* Kernel mode views only. offset counts from the first byte that MAP asked
+ * for. */
 struct vdxgk_escape_access {
 	vdxgk_u32 id;
 	vdxgk_u32 size;

@@ -100,6 +100,20 @@ struct vdxgk_ioctl_events {
 	struct vdxgk_event events[VDXGK_EVENTS_KEPT];
 };
 
+/* VIEW: how the page tables map a view, in the kernel or in this process. */
+#define VDXGK_ATTRIBUTES_WRITE_BACK 0
+#define VDXGK_ATTRIBUTES_WRITE_COMBINING 1
+#define VDXGK_ATTRIBUTES_UNCACHED_MINUS 2
+#define VDXGK_ATTRIBUTES_UNCACHED 3
+#define VDXGK_ATTRIBUTES_UNKNOWN 4 /* its pages differ, or aren't there */
+
+struct vdxgk_ioctl_view {
+	vdxgk_u64 object;
+	vdxgk_u64 base;	      /* as MapPhysicalMemory returned it */
+	vdxgk_u32 attributes; /* out: VDXGK_ATTRIBUTES_* */
+	vdxgk_u32 writable;   /* out */
+};
+
 #define VDXGK_IOCTL_ESCAPE _IOWR('V', 0, struct vdxgk_ioctl_escape)
 #define VDXGK_IOCTL_ENGINE_WAIT _IOWR('V', 1, struct vdxgk_ioctl_engine_wait)
 #define VDXGK_IOCTL_OBJECT_RUNS _IOWR('V', 2, struct vdxgk_ioctl_object_runs)
@@ -107,5 +121,6 @@ struct vdxgk_ioctl_events {
 #define VDXGK_IOCTL_SABOTAGE _IOW('V', 4, struct vdxgk_ioctl_sabotage)
 #define VDXGK_IOCTL_STATUS _IOR('V', 5, struct vdxgk_ioctl_status)
 #define VDXGK_IOCTL_EVENTS _IOR('V', 6, struct vdxgk_ioctl_events)
+#define VDXGK_IOCTL_VIEW _IOWR('V', 7, struct vdxgk_ioctl_view)
 
 #endif

@@ -31,7 +31,7 @@ static int vdxgk_release(struct inode *inode, struct file *file)
 }
 
 /* Called with dev->lock held. */
-static void escape(struct vdxgk_device *dev, void *data,
+static void escape(struct vdxgk_device *dev, struct file *file, void *data,
 		   struct vdxgk_ioctl_escape *request)
 {
 	DXGKARG_ESCAPE args = {
@@ -39,15 +39,19 @@ static void escape(struct vdxgk_device *dev, void *data,
 		.PrivateDriverDataSize = request->size,
 	};
 
+	vdxgk_view_reap(dev);
 	dev->callback_status = STATUS_SUCCESS;
+	dev->ddi_file = file;
 	vdxgk_ddi_enter(dev);
 	request->status =
 		vdxgk_miniport.DxgkDdiEscape((HANDLE)dev->miniport, &args);
 	vdxgk_ddi_leave(dev);
+	dev->ddi_file = NULL;
 	request->callback_status = dev->callback_status;
 }
 
-static long ioctl_escape(struct vdxgk_device *dev, void __user *user)
+static long ioctl_escape(struct vdxgk_device *dev, struct file *file,
+			 void __user *user)
 {
 	struct vdxgk_ioctl_escape request;
 	void __user *user_data;
@@ -71,7 +75,7 @@ static long ioctl_escape(struct vdxgk_device *dev, void __user *user)
 		goto free;
 	ret = dev->gone ? -ENODEV : 0;
 	if (!ret)
-		escape(dev, data, &request);
+		escape(dev, file, data, &request);
 	mutex_unlock(&dev->lock);
 	if (ret)
 		goto free;
@@ -201,9 +205,28 @@ static long ioctl_events(struct vdxgk_device *dev, void __user *user)
 	return ret;
 }
 
+/* Of all that this process can mean. */
+static long ioctl_view(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_view request;
+	struct vdxgk_view *view;
+	bool writable;
+
+	if (copy_from_user(&request, user, sizeof(request)))
+		return -EFAULT;
+	view = vdxgk_view_find(dev, request.object,
+			       (void *)(uintptr_t)request.base);
+	if (!view || (view->mm && view->mm != current->mm))
+		return -ENOENT;
+	request.attributes = vdxgk_attributes_of(view, &writable);
+	request.writable = writable;
+	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
+}
+
 static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
 			 void __user *user)
 {
+	vdxgk_view_reap(dev);
 	switch (command) {
 	case VDXGK_IOCTL_OBJECT_RUNS:
 		return ioctl_object_runs(dev, user);
@@ -215,6 +238,8 @@ static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
 		return ioctl_status(dev, user);
 	case VDXGK_IOCTL_EVENTS:
 		return ioctl_events(dev, user);
+	case VDXGK_IOCTL_VIEW:
+		return ioctl_view(dev, user);
 	default:
 		return -ENOTTY;
 	}
@@ -228,7 +253,7 @@ static long vdxgk_ioctl(struct file *file, unsigned int command,
 	long ret;
 
 	if (command == VDXGK_IOCTL_ESCAPE)
-		return ioctl_escape(dev, user);
+		return ioctl_escape(dev, file, user);
 	if (command == VDXGK_IOCTL_ENGINE_WAIT)
 		return ioctl_engine_wait(dev, user);
 	ret = mutex_lock_killable(&dev->lock);
@@ -244,6 +269,7 @@ static const struct file_operations vdxgk_file_operations = {
 	.open = vdxgk_open,
 	.release = vdxgk_release,
 	.unlocked_ioctl = vdxgk_ioctl,
+	.mmap = vdxgk_view_mmap,
 };
 
 int vdxgk_chardev_add(struct vdxgk_device *dev)

@@ -7,6 +7,7 @@
 
 #include <linux/gfp.h>
 #include <linux/iommu.h>
+#include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/pci.h>
 #include <linux/version.h>
@@ -40,6 +41,16 @@ static inline struct iommu_domain *vdxgk_compat_domain_alloc(struct device *dev)
 	struct iommu_domain *domain = iommu_domain_alloc(dev->bus);
 
 	return domain ? domain : ERR_PTR(-ENOMEM);
+#endif
+}
+
+static inline void vdxgk_compat_vm_flags(struct vm_area_struct *vma,
+					 unsigned long set, unsigned long clear)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	vm_flags_mod(vma, set, clear);
+#else
+	vma->vm_flags = (vma->vm_flags | set) & ~clear;
 #endif
 }
 

@@ -171,6 +171,7 @@ static NTSTATUS created(struct vdxgk_device *dev,
 	object->adapter_object = result->adapter_object;
 	object->size = result->size;
 	object->owns_memory = args->Type != DXGK_PHYSICAL_MEMORY_TYPE_IO_SPACE;
+	object->cache_type = args->CacheType;
 	status = section ? STATUS_SUCCESS :
 			   adopt(dev, object, runs, count, result->run_count,
 				 result->zero);

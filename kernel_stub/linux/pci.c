@@ -197,6 +197,17 @@ static void reclaim_surplus(struct work_struct *work)
 	mutex_unlock(&dev->lock);
 }
 
+static void reap_views(struct work_struct *work)
+{
+	struct vdxgk_device *dev =
+		container_of(work, struct vdxgk_device, closed);
+
+	mutex_lock(&dev->lock);
+	if (!dev->gone)
+		vdxgk_view_reap(dev);
+	mutex_unlock(&dev->lock);
+}
+
 static struct vdxgk_device *new_device(struct pci_dev *pdev)
 {
 	struct vdxgk_device *dev = kzalloc(sizeof(*dev), GFP_KERNEL);
@@ -209,6 +220,8 @@ static struct vdxgk_device *new_device(struct pci_dev *pdev)
 	mutex_init(&dev->events.lock);
 	init_waitqueue_head(&dev->engine_wait);
 	INIT_WORK(&dev->surplus, reclaim_surplus);
+	INIT_WORK(&dev->closed, reap_views);
+	spin_lock_init(&dev->closed_lock);
 	INIT_LIST_HEAD(&dev->objects);
 	INIT_LIST_HEAD(&dev->adls);
 	INIT_LIST_HEAD(&dev->views);
@@ -230,6 +243,10 @@ static void stop(struct vdxgk_device *dev)
 	vdxgk_channel_kill(dev);
 	free_interrupts(dev);
 	cancel_work_sync(&dev->surplus);
+	spin_lock(&dev->closed_lock);
+	dev->closed_ignored = true;
+	spin_unlock(&dev->closed_lock);
+	cancel_work_sync(&dev->closed);
 	pci_clear_master(pdev);
 	vdxgk_domain_detach(dev);
 	/* From here on the device can't reach memory, whatever it thinks. */

@@ -15,6 +15,7 @@
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/miscdevice.h>
+#include <linux/mm_types.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/rbtree.h>
@@ -30,7 +31,9 @@
 #include "vdxgk_escape.h"
 #include "vdxgk_ioctl.h"
 
+struct file;
 struct iommu_domain;
+struct vm_area_struct;
 struct vdxgk_adl;
 struct vdxgk_device;
 
@@ -213,6 +216,8 @@ struct vdxgk_object {
 	u64 adapter_object; /* 0: not open */
 	u64 size;
 	bool owns_memory; /* its runs are donated pages */
+	u32 cache_type; /* DXGK_MEMORY_CACHING_TYPE */
+	u32 attribute_users; /* views, for which its pages have that type */
 	u32 run_count; /* 0: a section that has not been used yet */
 	struct vdxgk_range *runs;
 };
@@ -235,8 +240,31 @@ struct vdxgk_view {
 	struct vdxgk_object *object;
 	u64 token;
 	void *base;
+	u64 offset;
 	u64 size;
+	struct kref ref; /* the list's, and each area's */
+	/* User mode only: */
+	struct mm_struct *mm; /* whose; NULL: a kernel mode view */
+	struct address_space *mapping; /* of the file that it is a mapping of */
+	unsigned long first_page; /* in that file */
+	atomic_t areas; /* of the process; 0: it has gone */
+	bool writable;
 };
+
+/* user_view.c */
+int vdxgk_view_mmap(struct file *file, struct vm_area_struct *vma);
+NTSTATUS vdxgk_user_view_map(struct vdxgk_device *dev, struct vdxgk_view *view);
+void vdxgk_user_view_unmap(struct vdxgk_view *view);
+void vdxgk_user_view_revoke(struct vdxgk_view *view);
+void vdxgk_view_put(struct vdxgk_view *view);
+
+/* attributes.c */
+struct page **vdxgk_object_pages(const struct vdxgk_object *object, u64 offset,
+				 u64 size);
+bool vdxgk_attributes_apply(u32 cache_type, pgprot_t *prot);
+int vdxgk_attributes_get(struct vdxgk_object *object);
+void vdxgk_attributes_put(struct vdxgk_object *object);
+u32 vdxgk_attributes_of(const struct vdxgk_view *view, bool *writable);
 
 /* bar.c: memory behind BARs, for the CPU. */
 bool vdxgk_bar_holds(struct pci_dev *pdev, u64 start, u64 length,
@@ -270,6 +298,9 @@ NTSTATUS vdxgk_view_map(struct vdxgk_device *dev,
 			DXGKARGCB_MAP_PHYSICAL_MEMORY *args);
 NTSTATUS vdxgk_view_unmap(struct vdxgk_device *dev,
 			  const DXGKARGCB_UNMAP_PHYSICAL_MEMORY *args);
+struct vdxgk_view *vdxgk_view_find(struct vdxgk_device *dev, u64 object,
+				   const void *base);
+void vdxgk_view_reap(struct vdxgk_device *dev);
 void vdxgk_view_drop_of(struct vdxgk_device *dev, struct vdxgk_object *object);
 
 /* ---- adapter.c, interface.c, windows.c ----------------------------------- */
@@ -300,6 +331,7 @@ struct vdxgk_device {
 	bool gone; /* unbound: files may outlive the device */
 	struct task_struct *ddi_caller; /* within a DDI call ... */
 	struct list_head ddi_link; /* ... and so in the list of callers */
+	struct file *ddi_file; /* by which it came; NULL: by none */
 	NTSTATUS callback_status;
 
 	struct vdxgk_pci_cap cap;
@@ -315,6 +347,11 @@ struct vdxgk_device {
 	struct vdxgk_domain domain;
 	struct vdxgk_sabotage sabotage;
 	struct work_struct surplus;
+	struct work_struct closed; /* views that processes left behind */
+	spinlock_t closed_lock; /* the next */
+	bool closed_ignored;
+	struct vdxgk_view *view_to_map; /* within MapPhysicalMemory */
+	unsigned long next_page;
 
 	wait_queue_head_t engine_wait;
 	atomic64_t engine_interrupts;

@@ -19,6 +19,23 @@ static struct miniport_view *find_view(struct miniport *mp, ULONG id)
 	return view;
 }
 
+static struct miniport_view *
+find_mapped(struct miniport *mp, const DXGKARGCB_UNMAP_PHYSICAL_MEMORY *args)
+{
+	ULONG i;
+
+	for (i = 0; args->pBaseAddress && i < MINIPORT_VIEWS; i++) {
+		struct miniport_view *view = &mp->views[i];
+
+		if (view->args.pMappedAddress == args->pBaseAddress &&
+		    view->args.Size == args->Size &&
+		    view->args.hPhysicalMemoryObject ==
+			    args->hPhysicalMemoryObject)
+			return view;
+	}
+	return (struct miniport_view *)0;
+}
+
 static struct miniport_view *free_view(struct miniport *mp)
 {
 	ULONG i, at;
@@ -71,7 +88,9 @@ static void release_view(struct miniport *mp, struct miniport_view *view)
 NTSTATUS miniport_unmap(struct miniport *mp,
 			struct vdxgk_escape_unmap *request)
 {
-	struct miniport_view *view = find_view(mp, request->id);
+	struct miniport_view *view = request->id ?
+					     find_view(mp, request->id) :
+					     find_mapped(mp, &request->args);
 
 	if (!view)
 		return STATUS_NOT_FOUND;
