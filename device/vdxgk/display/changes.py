@@ -16,7 +16,11 @@ from vdxgk.display.pixels import Picture, Words, raw_words, to_picture
 from vdxgk.display.scanout import PixelFormat, Scanout
 
 BAND = 64
-"""Rows that are compared at once; a band has at most one changed rectangle."""
+"""Rows that are compared at once; a band has at most one changed rectangle.
+
+So no change is large, whatever the size of the screen.
+"""
+_BLACK = np.zeros((), np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +56,21 @@ class ChangeTracker:
         self._screen = None
 
     def look(self) -> tuple[Screen, list[Change]]:
-        """What is on the screen, and what of it is new, top to bottom."""
+        """What is on the screen, and what of it is new, top to bottom.
+
+        The changes hold until the next look.
+        """
         screen = self._display.screen()
         if screen.area is None:
             if screen == self._screen:
                 return screen, []
             self._screen, self._seen = screen, None
-            black = np.zeros((screen.height, screen.width), np.uint32)
-            return screen, [Change(0, 0, black, PixelFormat.XRGB8888)]
+            black = np.broadcast_to(_BLACK, (screen.height, screen.width))
+            return screen, _bands(black, PixelFormat.XRGB8888)
         words = raw_words(self._display.framebuffer.view, screen.area)
         if self._seen is None or screen != self._screen:
             self._screen, self._seen = screen, words.copy()
-            return screen, [Change(0, 0, self._seen.copy(), screen.area.format)]
+            return screen, _bands(self._seen, screen.area.format)
         changes = (
             self._look_at(words, self._seen, top, screen.area)
             for top in range(0, screen.height, BAND)
@@ -83,3 +90,9 @@ class ChangeTracker:
             return None
         part = now[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         return Change(int(columns[0]), top + int(rows[0]), part, area.format)
+
+
+def _bands(words: Words, pixel_format: PixelFormat) -> list[Change]:
+    """All of a screen."""
+    tops = range(0, words.shape[0], BAND)
+    return [Change(0, top, words[top : top + BAND], pixel_format) for top in tops]

@@ -88,9 +88,9 @@ class Connection:
         events, self._events = self._events, []
         return events
 
-    def to_send(self) -> bytes:
+    def to_send(self) -> bytearray:
         """What has to be sent now; handed out once."""
-        data, self._output = bytes(self._output), bytearray()
+        data, self._output = self._output, bytearray()
         return data
 
     def resize(self, width: int, height: int) -> bool:
