@@ -29,7 +29,7 @@ def test_the_stubs_sources_are_those_of_the_checkout(installed: Path) -> None:
     sources = [path for path in STUB.rglob("*") if path.suffix in (".c", ".h")]
     sources = [path for path in sources if not path.name.endswith(".mod.c")]
     sources += [STUB / "Kbuild", *STUB.rglob("Makefile")]
-    assert len(sources) > 50
+    assert len(sources) > 40
     for path in sources:
         copy = installed / "vdxgk_lab/kernel_stub" / path.relative_to(STUB)
         assert copy.read_bytes() == path.read_bytes()
