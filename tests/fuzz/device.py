@@ -10,6 +10,7 @@ from pyvfio_user import (
     ConfigSpace,
     Device,
     DmaPolicy,
+    IoEventfd,
     MsixCapability,
     SharedMemory,
     VendorCapability,
@@ -61,13 +62,14 @@ class FuzzedDevice:
     def __init__(self, policy: DmaPolicy) -> None:
         self.guest_memory = os.memfd_create("guest")
         os.ftruncate(self.guest_memory, 1 << 20)
+        self._doorbell = os.eventfd(0)
         self._shared = SharedMemory(0x4000, "bar")
         config = ConfigSpace(1, 2, 3, interrupt_pin=1)
         config.add_capability(VendorCapability(b"123"))
         config.add_capability(MsixCapability(4, 4, 0, 4, 0x800))
         bars = {
             0: Bar(0x4000, memory=self._shared, mmap_areas=[(0x1000, 0x1000)], is_64bit=True),
-            4: Bar(0x1000),
+            4: Bar(0x1000, ioeventfds=[IoEventfd(0x10, 4, self._doorbell)]),
         }
         self.device = Device(config, bars, migratable=State(), dma_policy=policy)
         self.log = Silent()
@@ -84,6 +86,7 @@ class FuzzedDevice:
         self.session.lost()
         self._shared.close()
         os.close(self.guest_memory)
+        os.close(self._doorbell)
         if kind is None:
             assert not self.log.errors, self.log.errors
             assert not len(self.device.dma)

@@ -33,7 +33,7 @@ from .log import Logger
 from .message_dma import MessageDma
 from .migration import Migratable, MigrationState
 from .pci import Capability, ConfigSpace, ExtendedCapability
-from .region import Bar, RegionHandler
+from .region import Bar, IoEventfd, RegionHandler
 from .registers import Register, RegisterBlock
 from .trace import TraceError, read_trace
 from .transport import Server
@@ -56,6 +56,7 @@ __all__ = [
     "ExpressCapability",
     "ExtendedCapability",
     "FaultReason",
+    "IoEventfd",
     "IrqType",
     "LocalProtocolError",
     "Logger",

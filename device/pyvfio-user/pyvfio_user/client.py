@@ -22,6 +22,7 @@ from .channel import Channel
 from .connection import Connection, close_descriptors
 from .errors import ConnectionLost, RemoteProtocolError
 from .irq import ACTION_TRIGGER, DATA_EVENTFD, DATA_NONE
+from .region import IoEventfd
 from .version import parse
 from .wire import Command
 
@@ -216,6 +217,34 @@ class Client:
         descriptor = reply.descriptors.pop(0) if reply.descriptors else None
         close_descriptors(reply.descriptors)
         return RegionInfo(flags, size, offset, areas, descriptor)
+
+    def region_io_fds(self, index: int) -> tuple[list[IoEventfd], list[int]]:
+        """Ask for the places whose writes signal eventfds, and for these, which the caller closes.
+
+        The eventfd of a place is one of them.  Raises RemoteProtocolError.
+        """
+        fixed = wire.REGION_IO_FDS.size
+        needed = fixed
+        for _ in range(2):  # the first answer says how much room the second takes
+            request = wire.REGION_IO_FDS.pack(needed, 0, index, 0)
+            reply = self._checked(Command.DEVICE_GET_REGION_IO_FDS, request)
+            needed = wire.REGION_IO_FDS.unpack_from(reply.payload)[0]
+            if needed > fixed and len(reply.payload) == needed:
+                break
+            close_descriptors(reply.descriptors)
+        try:
+            array = wire.SUB_REGION.iter_unpack(reply.payload[fixed:])
+            places = [
+                IoEventfd(
+                    *(offset, size, reply.descriptors[which]),
+                    match if flags & wire.IOEVENTFD_DATAMATCH else None,
+                )
+                for offset, size, which, _, flags, _, match in array
+            ]
+        except (struct.error, IndexError, ValueError) as error:
+            close_descriptors(reply.descriptors)
+            raise RemoteProtocolError(errno.EPROTO, f"sub-regions: {error}") from error
+        return places, reply.descriptors
 
     def irq_info(self, index: int) -> tuple[int, int]:
         """Return flags and count of an interrupt type."""

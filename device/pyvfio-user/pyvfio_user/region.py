@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from . import wire
@@ -37,6 +38,29 @@ class RegionHandler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class IoEventfd:
+    """A place whose writes a client may turn into signals of an eventfd, as KVM does.
+
+    `size` is that of the writes, in bytes: 1, 2, 4, 8, or 0 for any.  Only
+    writes of `datamatch` count, if it is given.  The eventfd is the author's
+    to read and to close.  A client need not use it: the handler must know the
+    writes too.
+    """
+
+    offset: int
+    size: int
+    eventfd: int
+    datamatch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be."""
+        if self.size not in (0, 1, 2, 4, 8) or self.offset < 0:
+            raise ValueError(f"an ioeventfd for {self.size} bytes at {self.offset:#x}")
+        if self.datamatch is not None and not 0 <= self.datamatch < 1 << 8 * (self.size or 8):
+            raise ValueError(f"datamatch {self.datamatch:#x} of {self.size} bytes")
+
+
 class Bar:
     """A base address register and what is behind it.
 
@@ -53,6 +77,7 @@ class Bar:
         handler: RegionHandler | None = None,
         memory: SharedMemory | None = None,
         mmap_areas: Sequence[tuple[int, int]] | None = None,
+        ioeventfds: Sequence[IoEventfd] = (),
         prefetchable: bool = False,
         is_64bit: bool = False,
     ) -> None:
@@ -69,6 +94,9 @@ class Bar:
         self.memory = memory
         self.areas = _checked_areas(size, memory, mmap_areas)
         self.is_64bit = is_64bit
+        self.ioeventfds = tuple(ioeventfds)
+        if any(place.offset + max(place.size, 1) > size for place in ioeventfds):
+            raise ValueError("an ioeventfd lies outside the BAR")
         self.type_bits = (BAR_64BIT if is_64bit else 0) | (BAR_PREFETCHABLE if prefetchable else 0)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -107,6 +135,26 @@ class Bar:
             + wire.SPARSE_MMAP.pack(len(self.areas), 0)
             + b"".join(wire.SPARSE_MMAP_AREA.pack(*area) for area in self.areas)
         )
+
+    def io_fds(self) -> tuple[bytes, tuple[int, ...]]:
+        """Encode the sub-regions with descriptors, and list these, each once."""
+        descriptors = tuple(dict.fromkeys(place.eventfd for place in self.ioeventfds))
+        sub_regions = []
+        for place in self.ioeventfds:
+            index = descriptors.index(place.eventfd)
+            flags = 0 if place.datamatch is None else wire.IOEVENTFD_DATAMATCH
+            sub_regions.append(
+                wire.SUB_REGION.pack(
+                    place.offset,
+                    place.size,
+                    index,
+                    wire.IO_FD_TYPE_IOEVENTFD,
+                    flags,
+                    0,
+                    place.datamatch or 0,
+                )
+            )
+        return b"".join(sub_regions), descriptors
 
     def _handler_read(self, offset: int, count: int) -> bytes:
         if self.handler is None:

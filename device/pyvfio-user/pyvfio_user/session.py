@@ -55,6 +55,7 @@ class Session:
         self._trace = trace
         self._offer = offer
         self._max_data_xfer = wire.DEFAULT_MAX_DATA_XFER
+        self._max_descriptors = wire.DEFAULT_MAX_MSG_FDS
         self._described = False
         self._refusals = 0
 
@@ -131,6 +132,7 @@ class Session:
             raise RemoteProtocolError(errno.EINVAL, "the first message must be VERSION")
         payload, peer, limit = version.answer(bytes(message.payload), self._offer)
         self._max_data_xfer = limit
+        self._max_descriptors = min(peer.max_msg_fds, wire.MAX_DESCRIPTORS)
         self.connection.limit = wire.HEADER_SIZE + wire.REGION_ACCESS.size + limit
         self.negotiated = True
         self._device.message_dma.attach(self._send, peer.max_data_xfer_size)
@@ -191,6 +193,22 @@ class Session:
         payload = wire.REGION_INFO.pack(needed, flags, index, cap_offset, bar.size, 0)
         shared = bar.memory.fd if bar.areas and bar.memory else None
         return payload + capabilities, () if shared is None else (shared,)
+
+    def _get_region_io_fds(self, fields: tuple[Any, ...], message: Message) -> Outgoing:
+        argsz, flags, index, count = fields
+        if flags or count or index >= REGIONS:
+            raise RemoteProtocolError(errno.EINVAL, f"region {index}, {flags:#x}, {count}")
+        bar = self._device.regions.get(index)
+        if bar is None or not bar.ioeventfds:
+            return self._unsupported(fields, message)
+        sub_regions, descriptors = bar.io_fds()
+        if len(descriptors) > self._max_descriptors:
+            raise RemoteProtocolError(errno.ENOSPC, f"max_msg_fds is below {len(descriptors)}")
+        needed = wire.REGION_IO_FDS.size + len(sub_regions)
+        fixed = wire.REGION_IO_FDS.pack(needed, 0, index, len(bar.ioeventfds))
+        if argsz < needed:  # "the full payload is not included in the reply"
+            return fixed, ()
+        return fixed + sub_regions, descriptors
 
     def _get_irq_info(self, fields: tuple[Any, ...], _message: Message) -> Outgoing:
         index = fields[2]
@@ -296,7 +314,7 @@ _HANDLERS: dict[int, Callable[[Session, tuple[Any, ...], Message], Outgoing]] = 
     Command.DMA_UNMAP: Session._dma_unmap,
     Command.DEVICE_GET_INFO: Session._get_info,
     Command.DEVICE_GET_REGION_INFO: Session._get_region_info,
-    Command.DEVICE_GET_REGION_IO_FDS: Session._unsupported,
+    Command.DEVICE_GET_REGION_IO_FDS: Session._get_region_io_fds,
     Command.DEVICE_GET_IRQ_INFO: Session._get_irq_info,
     Command.DEVICE_SET_IRQS: Session._set_irqs,
     Command.REGION_READ: Session._region_read,

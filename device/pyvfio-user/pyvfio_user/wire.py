@@ -44,6 +44,9 @@ REGION_MMAP = 1 << 2
 REGION_CAPS = 1 << 3
 REGION_CAP_SPARSE_MMAP = 1
 
+IO_FD_TYPE_IOEVENTFD = 0
+IOEVENTFD_DATAMATCH = 1 << 0  # <linux/kvm.h>, KVM_IOEVENTFD_FLAG_DATAMATCH
+
 
 class Command(enum.IntEnum):
     """Message commands ("Commands")."""
@@ -119,6 +122,8 @@ ADDRESS = struct.Struct("=Q")
 COUNT32 = struct.Struct("=I")
 WRITE_MULTI = RULES[Command.REGION_WRITE_MULTI].fields
 WRITE_MULTI_ENTRY = struct.Struct("=QII8s")
+REGION_IO_FDS = RULES[Command.DEVICE_GET_REGION_IO_FDS].fields
+SUB_REGION = struct.Struct("=QQIIIIQ")  # offset, size, fd_index, type, flags, padding, datamatch
 FEATURE = RULES[Command.DEVICE_FEATURE].fields
 MIGRATION_DATA = RULES[Command.MIG_DATA_READ].fields
 CAP_HEADER = struct.Struct("=HHI")
