@@ -204,7 +204,7 @@ class Client:
     def region_info(self, index: int) -> RegionInfo:
         """Ask about a region, twice if it has capabilities."""
         argsz = wire.REGION_INFO.size
-        while True:
+        for _ in range(2):  # the first answer says how much room the second takes
             request = wire.REGION_INFO.pack(argsz, 0, index, 0, 0, 0)
             reply = self._checked(Command.DEVICE_GET_REGION_INFO, request)
             fields = wire.REGION_INFO.unpack_from(reply.payload)
