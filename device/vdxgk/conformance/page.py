@@ -23,7 +23,7 @@ implementation. The cases are data, and come with the Python package:
 from vdxgk.conformance import load, run
 
 for vector in load():
-    result = run(vector, implementation)    # vdxgk.conformance.Implementation
+    result = run(vector, implementation)  # vdxgk.conformance.Implementation
     print(result.id, result.failures or "ok")
 ```
 
