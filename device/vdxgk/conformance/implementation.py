@@ -38,8 +38,10 @@ class Answer:
     ``outputs``: the DDI's output fields, after success.
     ``runs``: of a created object, its guest-physical runs (base, size) in
     order; ``zeroed``: whether all of its bytes are 0; ``pages`` and
-    ``contiguous``: a list's page numbers in order and its flag.  Each may be
-    None where the implementation cannot observe it.
+    ``contiguous``: a list's page numbers in order and its flag; ``cache`` and
+    ``writable``: how a view is mapped, as DXGK_MEMORY_CACHING_TYPE has it, and
+    whether it can be written.  Each may be None where the implementation
+    cannot observe it.
     ``bugchecks``: (code, parameter 1) of what Windows would have stopped for.
     """
 
@@ -49,6 +51,8 @@ class Answer:
     zeroed: bool | None = None
     pages: Sequence[int] | None = None
     contiguous: bool | None = None
+    cache: int | None = None
+    writable: bool | None = None
     bugchecks: Sequence[tuple[int, int]] = ()
 
     @property

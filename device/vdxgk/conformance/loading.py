@@ -242,7 +242,7 @@ class _Reader:
         for field, value in flatten(raw):
             _choice(f"{where}: out", field, shape.outputs + shape.observations)
             try:
-                conditions = parse_conditions(value, CONSTANTS)
+                conditions = parse_conditions(value, CONSTANTS | NAMES.get(field, {}))
             except ValueError as error:
                 raise VectorError(f"{where}: out: {field}: {error}") from error
             for condition in conditions:

@@ -150,6 +150,10 @@ def observe(answer: Answer) -> dict[str, int]:
         }
     if answer.zeroed is not None:
         seen["Memory.Zeroed"] = int(answer.zeroed)
+    if answer.cache is not None:
+        seen["View.CacheType"] = answer.cache
+    if answer.writable is not None:
+        seen["View.Writable"] = int(answer.writable)
     if answer.contiguous is not None:
         seen["Adl.Contiguous"] = int(answer.contiguous)
     if answer.pages:

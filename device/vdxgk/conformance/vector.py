@@ -66,6 +66,7 @@ CALLS = {
     "MapPhysicalMemory": CallShape(
         ("hPhysicalMemoryObject", "AccessMode", "Offset", "Size"),
         ("Offset", "Size", "pMappedAddress"),
+        ("View.CacheType", "View.Writable"),
     ),
     "UnmapPhysicalMemory": CallShape(
         ("hPhysicalMemoryObject", "pBaseAddress", "Size"), returns=False
@@ -89,6 +90,8 @@ OBSERVATIONS = {
     "Memory.Block": "the smallest naturally aligned power of two of bytes that holds all of it",
     "Memory.Alignment": "the largest power of two that divides address and size of every run",
     "Memory.Zeroed": "1 if every byte is 0",
+    "View.CacheType": "the cache attribute of the mapping, as a DXGK_MEMORY_CACHING_TYPE",
+    "View.Writable": "1 if the mapping can be written through",
     "Adl.PageCount": "DXGK_ADL.PageCount",
     "Adl.Contiguous": "DXGK_ADL.Flags.Contiguous",
     "Adl.LastByte": "the address of the last byte of the highest page",
@@ -126,6 +129,7 @@ NAMES: dict[str, dict[str, int]] = {
         "RequireContiguous": AllocateAdlFlags.REQUIRE_CONTIGUOUS.value,
         "PreferContiguous": AllocateAdlFlags.PREFER_CONTIGUOUS.value,
     },
+    "View.CacheType": {member.name: member.value for member in CacheType},
     "Section.PageProtection": _PROTECTIONS,
     "Section.DesiredAccess": _SECTION_ACCESS,
     "Section.AllocationAttributes": {"SEC_COMMIT": 0x08000000, "SEC_RESERVE": 0x04000000},

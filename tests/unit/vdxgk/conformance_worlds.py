@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from tests.unit.vdxgk.raw_guest import RawGuest
@@ -93,14 +94,16 @@ def create_structure(call: Call) -> CreatePhysicalMemoryObject:
     return args
 
 
-def view_answer(call: Call, token: int, offset: int, size: int) -> Answer:
+def view_answer(
+    call: Call, token: int, offset: int, size: int, cache: int, writable: bool
+) -> Answer:
     """As the shim answers: the data lie where the view's start and Offset lead."""
     outputs = {
         "pMappedAddress": token,
         "Offset": call.arguments.get("Offset", 0) - offset,
         "Size": size,
     }
-    return Answer(NtStatus.SUCCESS, outputs)
+    return Answer(NtStatus.SUCCESS, outputs, cache=cache, writable=writable)
 
 
 class ModelImplementation:
@@ -129,15 +132,7 @@ class ModelImplementation:
         except Refused as refusal:
             answer = Answer(refusal.status)
         bugchecks = [(int(Bugcheck.VIDEO_DXGKRNL_SYSMM_FATAL_ERROR), p) for p in reported[before:]]
-        return Answer(
-            answer.status,
-            answer.outputs,
-            answer.runs,
-            answer.zeroed,
-            answer.pages,
-            answer.contiguous,
-            bugchecks,
-        )
+        return replace(answer, bugchecks=bugchecks)
 
     def _with_donations(self, action: Callable[[], T]) -> T:
         for _ in range(DONATIONS):
@@ -201,7 +196,9 @@ class ModelImplementation:
                 given.get("Offset", 0),
                 given.get("Size", 0),
             )
-            return view_answer(call, token, mapping.offset, mapping.size)
+            return view_answer(
+                call, token, mapping.offset, mapping.size, mapping.target.cache, mapping.writable
+            )
 
         return self._answer(action)
 
@@ -344,7 +341,14 @@ class RawImplementation:
         if completion.status != NtStatus.SUCCESS:
             return Answer(completion.status, bugchecks=self._bugchecks())
         result = layout.MapResult.from_buffer_copy(completion.result)
-        return view_answer(call, result.token, result.offset, result.size)
+        return view_answer(
+            call,
+            result.token,
+            result.offset,
+            result.size,
+            result.cache_type,
+            bool(result.writable),
+        )
 
     def unmap_physical_memory(self, call: Call) -> Answer:
         return self._simple(layout.OP_UNMAP_OBJECT, call.arguments["pBaseAddress"])

@@ -279,7 +279,17 @@ class TestRunner:
 
 def test_observations() -> None:
     runs = [(0x8000, 0x2000), (0x4000, 0x2000)]
-    seen = observe(Answer(0, runs=runs, zeroed=False, pages=[9, 10, 9], contiguous=True))
+    seen = observe(
+        Answer(
+            0,
+            runs=runs,
+            zeroed=False,
+            pages=[9, 10, 9],
+            contiguous=True,
+            cache=2,
+            writable=False,
+        )
+    )
     assert seen == {
         "Memory.Runs": 2,
         "Memory.Size": 0x4000,
@@ -288,6 +298,8 @@ def test_observations() -> None:
         "Memory.Block": 0x10000,
         "Memory.Alignment": 0x2000,
         "Memory.Zeroed": 0,
+        "View.CacheType": 2,
+        "View.Writable": 0,
         "Adl.Contiguous": 1,
         "Adl.PageCount": 3,
         "Adl.LastByte": 0xAFFF,
