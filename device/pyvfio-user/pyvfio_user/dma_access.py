@@ -55,7 +55,7 @@ class Span:
         DmaFault(INACCESSIBLE) for a file that cannot be written.
         """
         self._part(offset, len(data))
-        if not self._access.wanted & Access.WRITE:
+        if not self._access.may_write:
             raise LocalProtocolError("this access is not for writing")
         try:
             self.backing.write(self._offset + offset, data)
@@ -83,6 +83,7 @@ class DmaAccess:
     def __init__(self, table: DmaTable, iova: int, size: int, wanted: Access) -> None:
         """Name the range; nothing happens before `with`."""
         self.wanted = wanted
+        self.may_write = bool(wanted & Access.WRITE)  # once, not for each of thousands of spans
         self.is_live = False
         self._table = table
         self._iova = iova
