@@ -80,6 +80,7 @@ int command_unmap(const struct options *options);
 int command_write(const struct options *options);
 int command_read(const struct options *options);
 int command_abuse(const struct options *options);
+int command_peek(const struct options *options);
 int command_dma(const struct options *options);
 int command_runs(const struct options *options);
 int command_canary(const struct options *options);

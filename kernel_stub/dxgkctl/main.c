@@ -36,6 +36,7 @@ static const struct command {
 	{ "read", command_read,
 	  "OBJECT [--offset O] [--size S] [--expect V --step D] [--user]" },
 	{ "abuse", command_abuse, "OBJECT --size S (a hostile process's view)" },
+	{ "peek", command_peek, "ADDRESS (in a script: of a view mapped there)" },
 	{ "dma", command_dma,
 	  "copy|fill|crc32|nop [--source A] [--destination A] [--size S]\n"
 	  "\t[--value V] [--step D] [--messages] [--timeout SECONDS]" },

@@ -17,6 +17,7 @@ from vdxgk_lab.proof.stub import Stub, StubRefused
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SEGMENTATION_FAULT = 128 + 11
+BUS_ERROR = 128 + 7
 ATTRIBUTES = {"cached": "write-back", "wc": "write-combining", "uncached": "uncached-minus"}
 TROUBLE = ("BUG:", "WARNING:", "Call Trace", "leaked", "PhysicalMemoryObject: 0x", "map pfn RAM")
 
@@ -94,6 +95,7 @@ exec 3>in 4<out
 echo "map $1 --size 64K --user" >&3
 read -r line <&4; echo "$line"
 view=$(echo "$line" | sed 's/.*"view": \\([0-9]*\\).*/\\1/')
+base=$(echo "$line" | sed 's/.*"base": "\\(0x[0-9a-f]*\\)".*/\\1/')
 """
 
 
@@ -159,14 +161,18 @@ def test_a_device_that_goes_takes_the_views_along(bench: Bench) -> None:
     before = trouble(bench)
     target, _ = make(bench.stub, "--type", "mdl", "--size", "64K")
     script = """
+    echo "peek $base" >&3; read -r line <&4; echo "$line"
     echo 0000:00:05.0 >/sys/bus/pci/drivers/vdxgk/unbind
     echo 0000:00:05.0 >/sys/bus/pci/drivers/vdxgk/bind
     dxgkctl --json status
-    kill -9 $holder; wait $holder
+    echo "peek $base" >&3; wait $holder; echo "{\\"exit_status\\": $?}"
     dxgkctl --json status
     """
-    _, during, after = together(bench, script, target)
+    _, peeked, during, end, after = together(bench, script, target)
+    assert peeked["byte"] == 0
     assert (during["views"], during["objects"], after["views"]) == (0, 0, 0)
+    # Its pages are the kernel's again: the process must not see them.
+    assert end["exit_status"] == BUS_ERROR
     assert bench.status()["objects"] == []
     with pytest.raises(StubRefused, match="INVALID_HANDLE"):
         bench.stub.call("map", target, "--size", "4K", "--user")
