@@ -267,12 +267,17 @@ def test_graphics_drawn_through_drm(screens: Screens, arguments: str) -> None:
 
 
 SHIFT, RETURN = 0xFFE1, 0xFF0D
-WORDS = 'Is 6 * 7 = 42? yes; "quite"!'
+WORDS = 'Is-6*7=42?yes;"quite"!'
+"""Without a space, whose echo nobody would see."""
 
 
 def type_in(viewer: SocketViewer, text: str) -> None:
-    """As a person at a US keyboard."""
+    """As a person at a US keyboard, who waits for each character to appear.
+
+    QEMU's keyboard has room for a few keys only.
+    """
     for character in text:
+        viewer.request()
         shifted = character.isupper() or character in '!@#$%^&*()_+{}|:"~<>?'
         if shifted:
             viewer.key(True, SHIFT)
@@ -280,6 +285,7 @@ def type_in(viewer: SocketViewer, text: str) -> None:
         viewer.key(False, ord(character))
         if shifted:
             viewer.key(False, SHIFT)
+        viewer.update()
     viewer.key(True, RETURN)
     viewer.key(False, RETURN)
 
