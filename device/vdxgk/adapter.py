@@ -201,6 +201,7 @@ class Adapter(DeviceObserver):
         self.connected_now = False
         self._learning = False
         self.display.forget()
+        self._ram = GuestRam()  # the reset lets go of the old one, and so of the guest's memory
         self._reset(powered_off=True)
 
     def reset(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 
 from tests.qtest.lane import (
@@ -26,6 +27,8 @@ from vdxgk_lab.qtest.machine import QtestConfig, vfio_user
 from vdxgk_lab.qtest.pci import MmioWindow
 from vdxgk_lab.run_directory import RunDirectory
 
+LIMIT = 60.0
+"""Seconds after which a test has failed."""
 LOGICAL = 0x2_2340_0000
 SIZE = 64 * PAGE
 DONATION = 256 << 20
@@ -79,6 +82,10 @@ def test_a_machine_that_vanishes_in_mid_transfer(
                 lane.assert_read_refused(LOGICAL + (life + 1) * LARGE, path)
                 lane.gpu.submit(op=layout.ENGINE_CRC32, flags=path, source=logical, size=LARGE)
                 lane.machine.kill()
+        # What was the guest's memory is given back, and not kept until somebody else comes.
+        deadline = time.monotonic() + LIMIT
+        while adapter.backend.ram.known:
+            assert time.monotonic() < deadline
     assert adapter.connections == 3
     assert adapter.device.dma.mappings() == []
 
