@@ -27,6 +27,7 @@ HIGH_MEMORY = 4 * GIB
 """Where the rest of it begins."""
 _ANSWER_SECONDS = 15
 _EXIT_SECONDS = 30
+_SERVER_MILLISECONDS = 60_000  # QEMU's 5 s are too short on a busy host
 
 Properties = Mapping[str, object]
 
@@ -49,7 +50,8 @@ class QtestConfig:
 def vfio_user(socket_path: str, slot: int, **properties: object) -> Properties:
     """The properties of a vfio-user device on bus 0."""
     where = {"socket": {"type": "unix", "path": socket_path}, "addr": f"{slot:02x}.0"}
-    return {"driver": "vfio-user-pci", **where, **properties}
+    patience = {"x-msg-timeout": _SERVER_MILLISECONDS}
+    return {"driver": "vfio-user-pci", **where, **patience, **properties}
 
 
 class QtestMachine:

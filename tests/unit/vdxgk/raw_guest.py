@@ -233,3 +233,8 @@ def serving(directory: Path, options: AdapterOptions) -> Iterator[tuple[Adapter,
         thread.join(LIMIT)
         adapter.stop()
         assert not thread.is_alive()
+        # One process serves hundreds of adapters here: their files must not pile up.
+        adapter.backend.ram.release()
+        for bar in adapter.device.bars.values():
+            if bar.memory is not None:
+                bar.memory.close()
