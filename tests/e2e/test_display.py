@@ -190,7 +190,7 @@ class Screens:
 @pytest.fixture(scope="module")
 def screens(vdxgk_artifacts: Artifacts, request: pytest.FixtureRequest) -> Iterator[Screens]:
     """Linux with its own bochs driver, three times."""
-    tree = trees.ensure(trees.GUEST_6_12, Cache(), Reporter())
+    tree = trees.ensure(trees.GUESTS[trees.DEFAULT_KERNEL], Cache(), Reporter())
     draw = guest_program.ensure(Path(__file__).with_name("drmpattern.c"), tree, Cache())
     payload = initramfs.Payload(programs=(draw,), kernel_modules=("bochs",))
     made = replace(vdxgk_artifacts, initramfs=initramfs.ensure(tree, payload, Cache()))
