@@ -92,10 +92,9 @@ def _guest(series: str, suites: tuple[str, ...], release: str) -> Recipe:
     )
 
 
-GUEST_6_12 = _guest("6.12", _TRIXIE, "trixie")
 GUESTS: dict[Kernel, Recipe] = {
     "6.1": _guest("6.1", _BOOKWORM, "bookworm"),
-    "6.12": GUEST_6_12,
+    "6.12": _guest("6.12", _TRIXIE, "trixie"),
     "7.3": _guest("7.3", _TRIXIE, "trixie-backports"),
 }
 

@@ -32,7 +32,7 @@ def bench(*, quick: bool, as_json: bool) -> None:
     """
     count, repetitions = (500, 1) if quick else (10_000, 7)
     cache, reporter = Cache(), Reporter()
-    tree = trees.ensure(trees.GUEST_6_12, cache, reporter)
+    tree = trees.ensure(trees.GUESTS[trees.DEFAULT_KERNEL], cache, reporter)
     source = importlib.resources.files("vdxgk_lab").joinpath("bench/floor.c")
     with importlib.resources.as_file(source) as path:
         floor = guest_program.ensure(path, tree, cache)
