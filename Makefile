@@ -45,12 +45,11 @@ fuzz: venv ## coverage-guided, a minute long; ARGS="table CORPUS -max_total_time
 bench: setup ## ratios to the floor of this machine, measured in the same run
 	@$(VENV)/vdxgk bench $(ARGS)
 
-check: venv ## ruff, mypy --strict, import layers, the miniport under the Windows ABI
+check: venv ## ruff, mypy --strict, import layers
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
-	$(MAKE) -s -C kernel_stub windows-abi
 
 format: venv ## rewrite the Python sources in the house style
 	$(VENV)/ruff check --fix-only .

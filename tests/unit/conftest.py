@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,24 @@ Constants = Callable[[str], bytes]
 """From C source to the bytes of its constants, as a compiler for x86-64 lays them out."""
 
 
-@pytest.fixture
-def c_constants(tmp_path: Path) -> Iterator[Constants]:
-    """Compiles against the stub's headers: by this host's gcc, else by the guest's.
+@dataclass(frozen=True)
+class Compiler:
+    """gcc for x86-64: this host's, else the guest's, with the stub's sources in `work`."""
 
-    Skipped where there is neither, which CI does not accept.
-    """
+    work: Path
+    seen_as: str  # the name of `work` where the compiler runs
+    prefix: tuple[str, ...] = ()  # words that bring a command there
+
+    def run(self, *command: str) -> None:
+        """Run a command there; its complaints are the test's."""
+        subprocess.run([*self.prefix, *command], check=True)
+
+
+@pytest.fixture
+def compiler(tmp_path: Path) -> Iterator[Compiler]:
+    """Skipped where neither host nor guest has one, which CI does not accept."""
     if shutil.which("gcc") and shutil.which("objcopy"):
-        yield lambda source: _compile(source, tmp_path, str(tmp_path), [])
+        yield _with_sources(Compiler(tmp_path, str(tmp_path)))
         return
     recipe = trees.GUESTS[trees.DEFAULT_KERNEL]
     tree = trees.Tree(Cache().path(recipe.name, recipe.key))
@@ -35,18 +46,28 @@ def c_constants(tmp_path: Path) -> Iterator[Constants]:
             pytest.fail(reason)
         pytest.skip(reason)
     # The tree does not know the PATH of this host.
-    path = ["/usr/bin/env", "PATH=/usr/bin:/bin"]
-    enter = [*stub_build.enter(tree, os.geteuid() == 0), *path]
-    with tempfile.TemporaryDirectory(prefix="constants-", dir=tree.root / "build") as work:
-        yield lambda source: _compile(source, Path(work), f"/build/{Path(work).name}", enter)
+    path = ("/usr/bin/env", "PATH=/usr/bin:/bin")
+    enter = (*stub_build.enter(tree, os.geteuid() == 0), *path)
+    with tempfile.TemporaryDirectory(prefix="unit-", dir=tree.root / "build") as work:
+        yield _with_sources(Compiler(Path(work), f"/build/{Path(work).name}", enter))
 
 
-def _compile(source: str, work: Path, seen_as: str, prefix: list[str]) -> bytes:
-    shutil.copytree(stub_build.sources() / "include", work / "include", dirs_exist_ok=True)
-    (work / "constants.c").write_text(source)
-    for command in (
-        f"gcc -I {seen_as}/include -c {seen_as}/constants.c -o {seen_as}/constants.o",
-        f"objcopy -O binary --only-section=.rodata {seen_as}/constants.o {seen_as}/constants",
-    ):
-        subprocess.run([*prefix, *command.split()], check=True)
-    return (work / "constants").read_bytes()
+def _with_sources(compiler: Compiler) -> Compiler:
+    for folder in ("include", "miniport"):
+        shutil.copytree(stub_build.sources() / folder, compiler.work / folder)
+    return compiler
+
+
+@pytest.fixture
+def c_constants(compiler: Compiler) -> Constants:
+    """Compiles constants against the stub's headers."""
+
+    def constants(source: str) -> bytes:
+        (compiler.work / "constants.c").write_text(source)
+        at = compiler.seen_as
+        compiler.run(*f"gcc -I {at}/include -c {at}/constants.c -o {at}/constants.o".split())
+        copy = "objcopy -O binary --only-section=.rodata"
+        compiler.run(*f"{copy} {at}/constants.o {at}/constants".split())
+        return (compiler.work / "constants").read_bytes()
+
+    return constants
