@@ -142,6 +142,9 @@ def _as_refusal(size: int) -> Iterator[None]:
         ) from fault
 
 
+LAST_ADDRESS = (1 << 64) - 1
+
+
 class Cancelled(Exception):  # noqa: N818 - not an error
     """The device was reset under the command."""
 
@@ -176,7 +179,9 @@ class Engine:
         """Run ``command``; whatever happens becomes a completion.
 
         After a fault ``done`` bytes have been transferred, all before the
-        fault's address; nothing behind it has been touched.  Raises Cancelled.
+        fault's address; nothing behind it has been touched, on the descriptor
+        path.  A message that QEMU refuses may have stored some of its bytes.
+        Raises Cancelled.
         """
         completion = layout.EngineCompletion(fence=command.fence)
         job = _Job(self, command, cancelled)
@@ -202,7 +207,9 @@ class Engine:
         if not self._bus_master():
             raise _refused(address, size, write, FaultReason.BUS_MASTER_OFF)
         if address + size > self._limit:
-            raise _refused(max(address, self._limit), size, write, FaultReason.ADDRESS_WIDTH)
+            # With 64 bits the first byte beyond has no address: the last one stands for it.
+            beyond = min(max(address, self._limit), LAST_ADDRESS)
+            raise _refused(beyond, size, write, FaultReason.ADDRESS_WIDTH)
 
 
 class _Job:

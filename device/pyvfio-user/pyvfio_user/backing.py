@@ -13,9 +13,10 @@ import fcntl
 import mmap
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING
 
-from .errors import RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -105,6 +106,7 @@ class Backing:
         """
         self._fd = descriptor
         self._users = 0
+        self._users_lock = threading.Lock()
         self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
         try:
@@ -174,14 +176,25 @@ class Backing:
             rest = rest[count:]
 
     def acquire(self) -> None:
-        """Count one more mapping."""
-        self._users += 1
+        """Count one more user; for those who know that there is one.  From any thread."""
+        if not self.try_acquire():
+            raise LocalProtocolError("the file has already been let go")
+
+    def try_acquire(self) -> bool:
+        """Count one more user; False if the last one has gone.  From any thread."""
+        with self._users_lock:
+            if self._fd < 0:
+                return False
+            self._users += 1
+            return True
 
     def release(self) -> bool:
-        """Count one less; after the last, let go of the file and return True."""
-        self._users -= 1
-        if self._users > 0:
-            return False
+        """Count one less; after the last, let go of the file and return True.  From any thread."""
+        with self._users_lock:
+            self._users -= 1
+            if self._users > 0:
+                return False
+            descriptor, self._fd = self._fd, -1
         try:
             if self._view is not None and self._map is not None:
                 self._view.release()
@@ -189,5 +202,10 @@ class Backing:
         except BufferError:  # a view outlived its access: it keeps the memory
             pass
         self._view = self._map = None
-        os.close(self._fd)
+        os.close(descriptor)
         return True
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anybody still uses it."""
+        return self._fd >= 0

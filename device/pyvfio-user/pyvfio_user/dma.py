@@ -102,8 +102,6 @@ class DmaTable:
         """
         with self.lock:
             backing = self._backing(descriptor)
-            if backing is not None:
-                backing.acquire()
             try:
                 mapping = self._checked(iova, size, access, backing, offset)
                 overlap = self._overlapping(iova, mapping.end)
@@ -316,6 +314,7 @@ class DmaTable:
         return Mapping(iova, size, access, backing, offset)
 
     def _backing(self, descriptor: int | None) -> Backing | None:
+        """The file behind a descriptor, with one more user."""
         if descriptor is None:
             return None
         try:
@@ -324,11 +323,15 @@ class DmaTable:
             os.close(descriptor)
             raise
         known = self._backings.get((status.st_dev, status.st_ino))
-        if known is not None and (known.writable or not is_writable(descriptor)):
+        usable = known is not None and (known.writable or not is_writable(descriptor))
+        if known is not None and usable and known.try_acquire():
             os.close(descriptor)
             return known
-        # Of a file known by a descriptor that cannot write, this one can.
+        # Not known, or of a file known by a descriptor that cannot write this one can.
         backing = Backing(descriptor)
+        backing.acquire()
+        # Those that others than this table let go of last are still listed.
+        self._backings = {key: file for key, file in self._backings.items() if file.is_live}
         self._backings[backing.identity] = backing
         return backing
 

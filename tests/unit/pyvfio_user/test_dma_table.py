@@ -373,3 +373,23 @@ class TestStrict:
         with pytest.raises(RemoteProtocolError) as caught:
             strict.unmap(0, 0)
         assert caught.value.errno == errno.EINVAL
+
+
+def test_a_file_that_somebody_else_let_go_of_last_is_opened_anew(
+    table: DmaTable, memory: SharedMemory
+) -> None:
+    held = table.map(0, 0x1000, RW, os.dup(memory.fd), 0).backing
+    assert held is not None
+    held.acquire()
+    table.unmap(0, 0x1000)
+    assert held.is_live
+    assert held.release()
+    with pytest.raises(LocalProtocolError):
+        held.acquire()
+
+    fresh = table.map(0, 0x1000, RW, os.dup(memory.fd), 0).backing
+    assert fresh is not None
+    assert fresh is not held
+    assert table.backings() == [fresh]
+    table.write(0, b"alive")
+    assert bytes(memory.view[:5]) == b"alive"

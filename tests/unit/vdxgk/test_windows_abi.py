@@ -17,7 +17,7 @@ FLAGS = ("-std=gnu11", "-O2", "-ffreestanding", "-Wall", "-Wextra", "-Werror")
 
 
 def test_the_miniport_compiles_for_the_windows_abi(compiler: Compiler) -> None:
-    compilers = [GCC]
+    compilers: list[tuple[str, ...]] = [GCC]
     if not compiler.prefix and shutil.which(MINGW):
         compilers.append((MINGW,))
     sources = sorted(path.name for path in (compiler.work / "miniport").glob("*.c"))
