@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -205,14 +207,84 @@ class TestRefusals:
         request = payload(flags, MSIX, 0, 1, b"\1")
         assert ask(8, request, events.fds[:1])[0] == errno.EINVAL
 
-    @pytest.mark.parametrize("action", [MASK, UNMASK])
-    def test_eventfds_for_masking_are_not_supported(
-        self, ask: Asker, events: Eventfds, action: int
-    ) -> None:
-        request = payload(EVENTFD | action, INTX, 0, 1)
-        assert ask(8, request, events.fds[:1])[0] == errno.ENOTSUP
-
     def test_nothing_leaks_when_all_of_it_is_wrong(self, raw: Raw, events: Eventfds) -> None:
         for flags in range(64):
             raw.message(8, payload(flags, MSIX, 0, 2), descriptors=events.fds[:2])
             raw.reply()
+
+
+class TestMaskingByEventfd:
+    """VFIO_IRQ_SET_DATA_EVENTFD with MASK and UNMASK, as <linux/vfio.h> defines them."""
+
+    @pytest.fixture
+    def intx(self, ask: Asker, events: Eventfds) -> Asker:
+        assert ask(8, payload(EVENTFD | TRIGGER, INTX, 0, 1), events.fds[:1]) == (0, b"")
+        return ask
+
+    def wait(self, eventfd: int) -> None:
+        assert select.select([eventfd], [], [], 20)[0], "nothing was signalled"
+
+    def test_unmasking_delivers_what_was_pending(
+        self, rig: Rig, intx: Asker, events: Eventfds
+    ) -> None:
+        trigger, unmask = events.fds[:2]
+        assert intx(8, payload(EVENTFD | UNMASK, INTX, 0, 1), (unmask,)) == (0, b"")
+        for _ in range(3):
+            rig.device.trigger(IrqType.INTX, 0)  # and masks itself
+            self.wait(trigger)
+            assert events.fired()[0] == 1
+            rig.device.trigger(IrqType.INTX, 0)
+            assert events.fired()[0] == 0
+            os.eventfd_write(unmask, 1)
+            self.wait(trigger)
+            assert events.fired()[0] == 1
+            os.eventfd_write(unmask, 1)
+            while select.select([unmask], [], [], 0)[0]:
+                pass  # until the server has taken it
+            assert intx(8, payload(NONE | UNMASK, INTX, 0, 1)) == (0, b"")
+
+    def test_masking_holds_back(self, rig: Rig, msix: Asker, events: Eventfds) -> None:
+        mask = os.eventfd(0, os.EFD_NONBLOCK)
+        try:
+            assert msix(8, payload(EVENTFD | MASK, MSIX, 2, 1), (mask,)) == (0, b"")
+            os.eventfd_write(mask, 1)
+            for _ in range(100_000):
+                rig.device.trigger(IrqType.MSIX, 2)
+                if not events.fired()[2]:
+                    break
+            else:
+                pytest.fail("it is never masked")
+            assert msix(8, payload(NONE | UNMASK, MSIX, 2, 1)) == (0, b"")
+            assert events.fired()[2] == 1
+        finally:
+            os.close(mask)
+
+    @pytest.mark.parametrize("how", ["no descriptor", "disable", "replace"])
+    def test_one_that_was_taken_away_does_nothing(
+        self, rig: Rig, intx: Asker, events: Eventfds, how: str
+    ) -> None:
+        trigger, unmask, other = events.fds[:3]
+        assert intx(8, payload(EVENTFD | UNMASK, INTX, 0, 1), (unmask,)) == (0, b"")
+        if how == "disable":
+            assert intx(8, payload(NONE | TRIGGER, INTX, 0, 0)) == (0, b"")
+            assert intx(8, payload(EVENTFD | TRIGGER, INTX, 0, 1), (trigger,)) == (0, b"")
+        else:
+            descriptors = (other,) if how == "replace" else ()
+            assert intx(8, payload(EVENTFD | UNMASK, INTX, 0, 1), descriptors) == (0, b"")
+        rig.device.trigger(IrqType.INTX, 0)
+        rig.device.trigger(IrqType.INTX, 0)
+        assert events.fired()[0] == 1
+        os.eventfd_write(unmask, 1)
+        assert intx(8, payload(NONE | MASK, INTX, 0, 1)) == (0, b"")
+        assert os.eventfd_read(unmask) == 1, "the server reads it still"
+        assert events.fired()[0] == 0
+
+    def test_no_thread_without_one(self, rig: Rig, intx: Asker, events: Eventfds) -> None:
+        def watching() -> bool:
+            return any(t.name == "vfio-user-irq-watch" for t in threading.enumerate())
+
+        assert not watching()
+        assert intx(8, payload(EVENTFD | UNMASK, INTX, 0, 1), events.fds[1:2]) == (0, b"")
+        assert watching()
+        assert intx(8, payload(EVENTFD | UNMASK, INTX, 0, 1)) == (0, b"")
+        assert not watching()

@@ -12,10 +12,12 @@ import errno
 import fcntl
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .connection import close_descriptors
 from .errors import LocalProtocolError, RemoteProtocolError
+from .irq_watch import EventfdWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,10 +58,11 @@ _FLAGS = {
 
 
 class _Vector:
-    __slots__ = ("eventfd", "masked", "pending")
+    __slots__ = ("eventfd", "masked", "pending", "watched")
 
     def __init__(self) -> None:
         self.eventfd = -1
+        self.watched: dict[int, int] = {}  # by action: the eventfd that the client signals
         self.masked = False
         self.pending = False
 
@@ -82,6 +85,7 @@ class Irqs:
     def __init__(self, counts: Mapping[IrqType, int]) -> None:
         """`counts` says how many vectors each type has; none if it is not named."""
         self._lock = threading.Lock()
+        self._watcher = EventfdWatcher()
         self._vectors = [[_Vector() for _ in range(counts.get(kind, 0))] for kind in IrqType]
 
     def info(self, index: int) -> tuple[int, int]:
@@ -133,19 +137,13 @@ class Irqs:
             if kind != DATA_NONE or action != ACTION_TRIGGER or start:
                 raise RemoteProtocolError(errno.EINVAL, "a count of 0")
             self._assign(vectors, [])
+            self._unwatch(vectors, (ACTION_MASK, ACTION_UNMASK))
             return
         if action != ACTION_TRIGGER and not _FLAGS[irq_type] & INFO_MASKABLE:
             raise RemoteProtocolError(errno.ENOTSUP, f"{irq_type.name} cannot be masked")
         chosen = vectors[start : start + count]
         if kind == DATA_EVENTFD:
-            if action != ACTION_TRIGGER:
-                # The specification lets the server signal these; QEMU's
-                # accelerated INTx expects to signal them itself.  Refused, it
-                # falls back on UNMASK messages.
-                raise RemoteProtocolError(errno.ENOTSUP, "eventfds for mask and unmask")
-            for descriptor in descriptors:
-                _adopt_eventfd(descriptor)
-            self._assign(chosen, descriptors)
+            self._set_eventfds(action, irq_type, chosen, descriptors)
             return
         if kind == DATA_BOOL:
             chosen = [vector for vector, wanted in zip(chosen, data, strict=False) if wanted]
@@ -164,6 +162,7 @@ class Irqs:
         """Close every eventfd: the client has gone."""
         for vectors in self._vectors:
             self._assign(vectors, [])
+            self._unwatch(vectors, (ACTION_MASK, ACTION_UNMASK))
 
     def _type(self, index: int) -> list[_Vector]:
         if index >= len(self._vectors):
@@ -181,6 +180,38 @@ class Irqs:
                 vector.masked = vector.pending = False
             descriptors.clear()
         close_descriptors(old)
+
+    def _set_eventfds(
+        self, action: int, irq_type: IrqType, vectors: list[_Vector], descriptors: list[int]
+    ) -> None:
+        for descriptor in descriptors:
+            _adopt_eventfd(descriptor)
+        if action == ACTION_TRIGGER:
+            self._assign(vectors, descriptors)
+        else:
+            self._watch(action, irq_type, vectors, descriptors)
+
+    def _watch(
+        self, action: int, irq_type: IrqType, vectors: list[_Vector], descriptors: list[int]
+    ) -> None:
+        """Let the client mask or unmask by eventfd, or no longer; the list is empty afterwards.
+
+        KVM signals such an eventfd at the end of a level-triggered interrupt.
+        """
+        self._unwatch(vectors, (action,))
+        for vector in vectors if descriptors else []:
+            vector.watched[action] = eventfd = descriptors.pop(0)
+            self._watcher.add(eventfd, partial(self._signalled, action, irq_type, vector))
+
+    def _unwatch(self, vectors: list[_Vector], actions: tuple[int, ...]) -> None:
+        for vector in vectors:
+            for action in actions:
+                if action in vector.watched:
+                    self._watcher.remove(vector.watched.pop(action))
+
+    def _signalled(self, action: int, irq_type: IrqType, vector: _Vector) -> None:
+        with self._lock:
+            self._act(action, irq_type, vector)
 
     def _act(self, action: int, irq_type: IrqType, vector: _Vector) -> None:
         if action == ACTION_TRIGGER:
