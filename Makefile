@@ -1,6 +1,9 @@
 # Run `make` for the list of targets.
 VENV := .venv/bin
 ARGS ?=
+# Machines at once. Tests of one file share a machine, so files stay whole.
+JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-unit test-qtest test-e2e fuzz bench check format lock doctor clean venv
@@ -29,11 +32,11 @@ test-unit: venv ## unit and protocol tests: no QEMU
 	$(VENV)/python -m pytest tests/unit tests/protocol tests/fuzz $(ARGS)
 
 test-qtest: setup ## DMA cases on real QEMU without an operating system
-	$(VENV)/python -m pytest tests/qtest $(ARGS)
+	$(VENV)/python -m pytest $(PARALLEL) tests/qtest $(ARGS)
 
 test-e2e: venv ## tests with real QEMU and real guests, on three kernels
 	@$(VENV)/vdxgk setup --kernel all
-	$(VENV)/python -m pytest tests/e2e $(ARGS)
+	$(VENV)/python -m pytest $(PARALLEL) tests/e2e $(ARGS)
 
 fuzz: venv ## coverage-guided, a minute long; ARGS="table CORPUS -max_total_time=600"
 	@[ -x .venv-fuzz/bin/python ] || $(VENV)/python -m venv .venv-fuzz
