@@ -67,16 +67,19 @@ class ModeType(click.ParamType[Mode]):
             self.fail(str(error), param, ctx)
 
 
-@click.command()
-@click.option("--socket", "socket_path", required=True, help="Where QEMU connects.")
-@click.option("--control", "control_path", help="The control door. [default: SOCKET.control]")
-@click.option(
+dma_bits_option = click.option(
     "--dma-bits",
     type=click.IntRange(28, 64),
     default=32,
     show_default=True,
     help="Width of the addresses that the device can emit.",
 )
+
+
+@click.command()
+@click.option("--socket", "socket_path", required=True, help="Where QEMU connects.")
+@click.option("--control", "control_path", help="The control door. [default: SOCKET.control]")
+@dma_bits_option
 @click.option("--vram", type=Vram(), default="16M", show_default=True, help="Framebuffer size.")
 @click.option(
     "--mode",

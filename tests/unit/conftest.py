@@ -55,6 +55,7 @@ def compiler(tmp_path: Path) -> Iterator[Compiler]:
 def _with_sources(compiler: Compiler) -> Compiler:
     for folder in ("include", "miniport"):
         shutil.copytree(stub_build.sources() / folder, compiler.work / folder)
+    shutil.copy(stub_build.sources() / "Makefile", compiler.work)
     return compiler
 
 

@@ -4,9 +4,10 @@ import sys
 
 import click
 
-from vdxgk.cli import Size
+from vdxgk.cli import Size, dma_bits_option
 from vdxgk_lab import artifacts, firmware, trees
-from vdxgk_lab.command_line import ACCELERATORS, IOMMUS, Accelerator, Iommu, MachineConfig
+from vdxgk_lab.cli import options
+from vdxgk_lab.command_line import IOMMUS, Accelerator, Iommu, MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.machine import Machine
 from vdxgk_lab.run_directory import RunDirectory
@@ -16,28 +17,9 @@ from vdxgk_lab.run_directory import RunDirectory
 @click.option("--memory", type=Size(), default="1G", show_default=True, help="Guest memory.")
 @click.option("--cpus", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--iommu", type=click.Choice(IOMMUS), default="intel", show_default=True)
-@click.option(
-    "--dma-bits",
-    type=click.IntRange(28, 64),
-    default=32,
-    show_default=True,
-    help="Width of the addresses that the device can emit.",
-)
-@click.option(
-    "--accelerator",
-    type=click.Choice(ACCELERATORS),
-    default="auto",
-    show_default=True,
-    help="auto asks $ACCEL, then takes KVM where it runs guests.",
-)
-@click.option(
-    "--kernel",
-    type=click.Choice(trees.KERNELS),
-    envvar="KERNEL",
-    default=trees.DEFAULT_KERNEL,
-    show_default=True,
-    help="The guest's Linux; downloaded when first asked for.",
-)
+@dma_bits_option
+@options.accelerator
+@options.kernel
 @click.option("--kernel-arg", "kernel_args", multiple=True, help="For the guest's command line.")
 @click.option("--qemu-arg", "qemu_args", multiple=True, help="One more word for QEMU's.")
 def boot(
@@ -57,10 +39,10 @@ def boot(
     machine, and so does Ctrl-A X.
     """
     made = artifacts.prepare(kernel)
-    options = ["--dma-bits", str(dma_bits), *firmware.rom_options(made.qemu)]
+    serve_options = ["--dma-bits", str(dma_bits), *firmware.rom_options(made.qemu)]
     with (
         RunDirectory("boot") as run,
-        DeviceProcess(run.path, options) as device,
+        DeviceProcess(run.path, serve_options) as device,
     ):
         config = MachineConfig(
             memory=memory,

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 import click
 from rich.console import Console
 
-from vdxgk.cli import Size
+from vdxgk.cli import Size, dma_bits_option
 from vdxgk_lab import artifacts, trees
+from vdxgk_lab.cli import options
 from vdxgk_lab.command_line import IOMMUS, Accelerator, Iommu
 from vdxgk_lab.proof import report
 from vdxgk_lab.proof.run import Listener, RunOptions, prove
@@ -19,35 +20,15 @@ from vdxgk_lab.run_directory import RunDirectory
 
 @click.command()
 @click.option("--memory", type=Size(), default="6G", show_default=True, help="Guest memory.")
-@click.option(
-    "--dma-bits",
-    type=click.IntRange(28, 64),
-    default=32,
-    show_default=True,
-    help="Width of the addresses that the device can emit.",
-)
+@dma_bits_option
 @click.option(
     "--iommu",
     type=click.Choice([name for name in IOMMUS if name != "none"]),
     default="intel",
     show_default=True,
 )
-@click.option(
-    "--accelerator",
-    type=click.Choice(["auto", "kvm", "tcg"]),
-    envvar="ACCEL",
-    default="auto",
-    show_default=True,
-    help="auto takes KVM where it runs guests.",
-)
-@click.option(
-    "--kernel",
-    type=click.Choice(trees.KERNELS),
-    envvar="KERNEL",
-    default=trees.DEFAULT_KERNEL,
-    show_default=True,
-    help="The guest's Linux; downloaded when first asked for.",
-)
+@options.accelerator
+@options.kernel
 @click.option("--json", "as_json", is_flag=True, help="The evidence as one JSON object.")
 def run(
     *,
@@ -64,13 +45,13 @@ def run(
     the logs are kept below ./results.
     """
     made = artifacts.prepare(kernel)
-    options = RunOptions(memory, dma_bits, iommu, accelerator)
+    wanted = RunOptions(memory, dma_bits, iommu, accelerator)
     # A file or a pipe gets whole lines; a terminal decides for itself.
     console = Console(quiet=as_json, width=None if sys.stdout.isatty() else 124)
     with RunDirectory("run") as directory, ExitStack() as stack:
         status = stack.enter_context(console.status("starting"))
         evidence = prove(
-            options,
+            wanted,
             made,
             directory.path,
             Listener(
