@@ -101,6 +101,11 @@ dma_bits_option = click.option(
     help="How DMA_MAP and DMA_UNMAP are judged; QEMU behind an IOMMU needs tolerant.",
 )
 @click.option("--vnc", "vnc_path", help="A UNIX socket for VNC viewers, for this user only.")
+@click.option(
+    "--trace",
+    "trace_path",
+    help="A file for all vfio-user messages; `python -m pyvfio_user trace FILE` prints it.",
+)
 @click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
 @click.option("--max-donated", type=Size(), default="16G", show_default=True)
 @click.option("--scatter-seed", type=int, default=0, help="Repeatable scattering of MDL pages.")
@@ -125,6 +130,7 @@ def serve(
     max_objects: int,
     max_donated: int,
     vnc_path: str | None,
+    trace_path: str | None,
     scatter_seed: int,
     misbehave: bool,
     as_json: bool,
@@ -160,7 +166,7 @@ def serve(
         raise click.ClickException(str(error)) from error
     try:
         control_path = control_path or f"{socket_path}.control"
-        serve_adapter(socket_path, control_path, options, ready_fd, vnc_path)
+        serve_adapter(socket_path, control_path, options, ready_fd, vnc_path, trace_path)
     except (ServerError, ControlError) as error:
         raise click.ClickException(str(error)) from error
 

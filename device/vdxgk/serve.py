@@ -26,15 +26,23 @@ def serve(
     options: AdapterOptions,
     ready_fd: int,
     vnc_path: str | None = None,
+    trace_path: str | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; viewers too, if there is a ``vnc_path``.
 
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
-    Raises pyvfio_user.ServerError or ControlError if a socket cannot be had.
+    Every vfio-user message goes to the file at ``trace_path``, if there is one.
+    Raises pyvfio_user.ServerError or ControlError if a socket or the file
+    cannot be had.
     """
     log = structlog.get_logger("vdxgk")
     adapter = Adapter(options)
-    server = Server(adapter.device, socket_path, log=structlog.get_logger("pyvfio_user"))
+    server = Server(
+        adapter.device,
+        socket_path,
+        log=structlog.get_logger("pyvfio_user"),
+        trace=trace_path,
+    )
     server.open()
     typed = InputQueue()
     try:

@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from pyvfio_user import Client, read_trace
+from pyvfio_user.device import CONFIG_REGION
+from pyvfio_user.trace import Kind
+from pyvfio_user.wire import Command
 from vdxgk.cli import Size, main
 from vdxgk.control import ControlError, ask
 
@@ -93,6 +97,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path, which: str) -> None:
         (["--socket", "s", "--vram", "3M"], "power of two from 4M to 256M"),
         (["--socket", "s", "--vram", "lots"], "is not a size"),
         (["--socket", "s", "--dma-policy", "lax"], "'tolerant', 'strict'"),
+        (["--socket", "s", "--trace", "no/such/folder"], "cannot write the trace no/such/folder"),
     ],
 )
 def test_bad_options(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -115,6 +120,17 @@ def test_status(tmp_path: Path) -> None:
         assert "not started, 40 address bits" in text.output
         data = CliRunner().invoke(main, ["status", control, "--json"])
         assert json.loads(data.output)["dma_bits"] == 40
+
+
+def test_a_trace_says_what_was_said(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    with served(tmp_path / "s", "--trace", str(trace)), Client(str(tmp_path / "s")) as client:
+        client.negotiate()
+        client.region_read(CONFIG_REGION, 0, 4)
+    said = [(record.kind, record.command) for record in read_trace(trace)]
+    for command in (Command.VERSION, Command.REGION_READ):
+        assert said.index((Kind.RECEIVED, command)) < said.index((Kind.SENT, command))
+    assert said[-1][0] is Kind.DISCONNECTED
 
 
 def test_the_control_door_answers_nonsense(tmp_path: Path) -> None:
