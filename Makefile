@@ -59,7 +59,7 @@ format: venv ## rewrite the Python sources in the house style
 	$(VENV)/ruff format .
 
 lock: ## resolve the dependencies anew (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --group dev --extra plots --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-package pyvfio-user --no-annotate --no-emit-index-url \
 		--custom-compile-command 'make lock' --output-file requirements.lock
 
