@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import Bar, ConnectionLost, Device, DeviceObserver, IrqType, Mapping, SharedMemory
 from vdxgk import function
@@ -68,13 +69,13 @@ class Adapter(DeviceObserver):
 
     FAULT_LINES_PER_SECOND = 20
 
-    def __init__(self, options: AdapterOptions) -> None:
+    def __init__(self, options: AdapterOptions, log: FilteringBoundLogger | None = None) -> None:
         self.options = options
-        self._log = structlog.get_logger("vdxgk.adapter")
+        self._log: FilteringBoundLogger = log or structlog.get_logger("vdxgk")
         self._fault_lines = RateLimit(self.FAULT_LINES_PER_SECOND)
         self.faults = FaultRecord()
-        self._channel_worker = Worker("channel", self._serve_channel)
-        self._engine_worker = Worker("engine", self._serve_engine)
+        self._channel_worker = Worker("channel", self._serve_channel, self._log)
+        self._engine_worker = Worker("engine", self._serve_engine, self._log)
         self.display = Display(options.vram, options.mode)
         self._channel_memory = SharedMemory(function.CHANNEL_BAR_SIZE, "vdxgk-channel")
         self.registers = RegisterPage(
@@ -112,7 +113,7 @@ class Adapter(DeviceObserver):
             quotas=options.quotas,
             seed=options.scatter_seed,
         )
-        self.saboteur = Saboteur(self.backend)
+        self.saboteur = Saboteur(self.backend, self._log)
         self._build_channel()
         self._build_engine()
         # Guards what follows, and the rings: a reset replaces all of it at once.
@@ -146,7 +147,7 @@ class Adapter(DeviceObserver):
             self._command_completions,
         )
         self._service = RequestService(
-            self.backend, shared[layout.SHARED_BULK :], mutate=self.saboteur.handle
+            self.backend, shared[layout.SHARED_BULK :], self._log, mutate=self.saboteur.handle
         )
 
     def _build_engine(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -77,8 +79,19 @@ dma_bits_option = click.option(
 
 
 @click.command()
-@click.option("--socket", "socket_path", required=True, help="Where QEMU connects.")
-@click.option("--control", "control_path", help="The control door. [default: SOCKET.control]")
+@click.option(
+    "--socket",
+    "sockets",
+    required=True,
+    multiple=True,
+    help="Where QEMU connects. Once more: one more adapter, which shares nothing with the others.",
+)
+@click.option(
+    "--control",
+    "controls",
+    multiple=True,
+    help="The control door, for each socket in turn. [default: SOCKET.control]",
+)
 @dma_bits_option
 @click.option("--vram", type=Vram(), default="16M", show_default=True, help="Framebuffer size.")
 @click.option(
@@ -100,11 +113,18 @@ dma_bits_option = click.option(
     show_default=True,
     help="How DMA_MAP and DMA_UNMAP are judged; QEMU behind an IOMMU needs tolerant.",
 )
-@click.option("--vnc", "vnc_path", help="A UNIX socket for VNC viewers, for this user only.")
+@click.option(
+    "--vnc",
+    "viewers",
+    multiple=True,
+    help="A UNIX socket for VNC viewers, for this user only; for each socket in turn.",
+)
 @click.option(
     "--trace",
-    "trace_path",
-    help="A file for all vfio-user messages; `python -m pyvfio_user trace FILE` prints it.",
+    "traces",
+    multiple=True,
+    help="A file for all vfio-user messages, for each socket in turn; "
+    "`python -m pyvfio_user trace FILE` prints it.",
 )
 @click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
 @click.option("--max-donated", type=Size(), default="16G", show_default=True)
@@ -120,8 +140,8 @@ dma_bits_option = click.option(
 @click.option("--ready-fd", type=int, default=-1, hidden=True)
 def serve(
     *,
-    socket_path: str,
-    control_path: str | None,
+    sockets: Sequence[str],
+    controls: Sequence[str],
     dma_bits: int,
     vram: int,
     mode: Mode,
@@ -129,8 +149,8 @@ def serve(
     dma_policy: Literal["tolerant", "strict"],
     max_objects: int,
     max_donated: int,
-    vnc_path: str | None,
-    trace_path: str | None,
+    viewers: Sequence[str],
+    traces: Sequence[str],
     scatter_seed: int,
     misbehave: bool,
     as_json: bool,
@@ -141,6 +161,9 @@ def serve(
 
     One client after another, until SIGTERM or Ctrl-C.
     """
+    for option, paths in (("--control", controls), ("--vnc", viewers), ("--trace", traces)):
+        if paths and len(paths) != len(sockets):
+            raise click.UsageError(f"{len(sockets)} --socket but {len(paths)} {option}")
     configure(as_json, log_level)
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
@@ -149,7 +172,7 @@ def serve(
     from vdxgk.control import ControlError  # noqa: PLC0415
     from vdxgk.display.rom import read_rom  # noqa: PLC0415
     from vdxgk.memory.backend import Quotas  # noqa: PLC0415
-    from vdxgk.serve import serve as serve_adapter  # noqa: PLC0415
+    from vdxgk.serve import Doors, serve_until_told  # noqa: PLC0415
 
     try:
         options = AdapterOptions(
@@ -164,9 +187,11 @@ def serve(
         )
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    controls = controls or [f"{path}.control" for path in sockets]
+    doors = [Doors(*paths) for paths in itertools.zip_longest(sockets, controls, viewers, traces)]
     try:
-        control_path = control_path or f"{socket_path}.control"
-        serve_adapter(socket_path, control_path, options, ready_fd, vnc_path, trace_path)
+        if not serve_until_told(doors, options, ready_fd):
+            raise click.ClickException("an adapter was given up; the log says why")
     except (ServerError, ControlError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 Command = Callable[[Mapping[str, Any]], object]
 
@@ -35,12 +35,14 @@ class ControlServer:
     Raises ControlError if ``path`` cannot be had.
     """
 
-    def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
+    def __init__(
+        self, path: str, commands: Mapping[str, Command], log: FilteringBoundLogger
+    ) -> None:
         self._path = path
         old_mask = os.umask(0o177)
         try:
             remove_stale_socket(path)
-            self._server = _Server(path, commands)
+            self._server = _Server(path, commands, log)
         except OSError as error:
             raise ControlError(f"cannot listen at {path}: {error.strerror or error}") from error
         finally:
@@ -83,7 +85,10 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, path: str, commands: Mapping[str, Command]) -> None:
+    def __init__(
+        self, path: str, commands: Mapping[str, Command], log: FilteringBoundLogger
+    ) -> None:
+        self.log = log
         self.commands = commands
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
         super().__init__(path, _Client)
@@ -146,7 +151,7 @@ class _Client(socketserver.StreamRequestHandler):
         except ControlError as error:
             return _error(identity, str(error))
         except Exception:
-            structlog.get_logger("vdxgk.control").exception("internal error", command=name)
+            self.server.log.exception("internal error", command=name)
             return _error(identity, "internal error, see the log")
 
     def _send(self, message: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import enum
 import threading
 import zlib
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from vdxgk.engine import MemoryPath
 from vdxgk.faults import AccessRefused
@@ -35,11 +35,11 @@ class Misbehaviour(enum.Enum):
 class Saboteur:
     """Holds what is armed, and does it when its moment comes."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, log: FilteringBoundLogger) -> None:
         self._backend = backend
         self._armed: set[Misbehaviour] = set()
         self._lock = threading.Lock()
-        self._log = structlog.get_logger("vdxgk.misbehaviour")
+        self._log = log
 
     def arm(self, kind: Misbehaviour) -> None:
         """Misbehave once."""

@@ -1,15 +1,19 @@
-"""One server process: an adapter, its vfio-user socket, its control door."""
+"""One server process: adapters, each with its vfio-user socket, control door and viewers."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import signal
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import Server
 from vdxgk.adapter import Adapter, AdapterOptions
@@ -20,65 +24,116 @@ from vdxgk.vnc.input import InputQueue
 from vdxgk.vnc.server import VncServer
 
 
-def serve(
-    socket_path: str,
-    control_path: str,
-    options: AdapterOptions,
-    ready_fd: int,
-    vnc_path: str | None = None,
-    trace_path: str | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT; viewers too, if there is a ``vnc_path``.
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Paths of one adapter's sockets: for QEMU, for questions, for viewers if any.
+
+    Every vfio-user message goes to the file at ``trace``, if there is one.
+    """
+
+    socket: str
+    control: str
+    vnc: str | None = None
+    trace: str | None = None
+
+
+class ServedAdapter:
+    """One adapter and its doors; a context manager that opens and shuts them.
+
+    Several in one process share nothing but the interpreter and the log.
+    Entering raises pyvfio_user.ServerError or ControlError if a socket or the
+    trace cannot be had.
+    """
+
+    def __init__(self, doors: Doors, options: AdapterOptions, log: FilteringBoundLogger) -> None:
+        self._doors = doors
+        self._options = options
+        self._log = log
+        self._cleanup = contextlib.ExitStack()
+        self._thread = threading.Thread(target=self._serve, name="protocol")
+        self.failed = False
+        """Whether the protocol ended otherwise than by `stop`."""
+
+    def __enter__(self) -> Self:
+        """Open the doors; clients that connect wait."""
+        with contextlib.ExitStack() as stack:
+            self.adapter = Adapter(self._options, self._log)
+            self._server = Server(
+                self.adapter.device, self._doors.socket, log=self._log, trace=self._doors.trace
+            )
+            stack.enter_context(self._server)
+            typed = InputQueue()
+            control = ControlServer(self._doors.control, commands(self.adapter, typed), self._log)
+            stack.callback(control.stop)
+            if self._doors.vnc:
+                vnc = VncServer(self._doors.vnc, self.adapter.display, typed.put, self._log)
+                stack.callback(vnc.stop)
+                vnc.start()
+            control.start()
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Hang up on everybody."""
+        self._cleanup.close()
+
+    def start(self) -> None:
+        """Serve clients, on threads of its own."""
+        self.adapter.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what its client has sent, then hang up.  At once, also in a signal handler."""
+        self._server.stop()
+
+    def wait(self) -> None:
+        """Until it has stopped."""
+        self._thread.join()
+        self.adapter.stop()
+
+    def _serve(self) -> None:
+        try:
+            self._server.serve()
+        except Exception:
+            # The others go on: their guests have done nothing.
+            self.failed = True
+            self._log.exception("no client is served any more")
+
+
+def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready_fd: int) -> bool:
+    """Serve an adapter at each of the doors until SIGTERM or SIGINT; whether all went well.
 
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
-    Every vfio-user message goes to the file at ``trace_path``, if there is one.
-    Raises pyvfio_user.ServerError or ControlError if a socket or the file
-    cannot be had.
+    Raises pyvfio_user.ServerError or ControlError if a socket or the trace cannot be had.
     """
-    log = structlog.get_logger("vdxgk")
-    adapter = Adapter(options)
-    server = Server(
-        adapter.device,
-        socket_path,
-        log=structlog.get_logger("pyvfio_user"),
-        trace=trace_path,
-    )
-    server.open()
-    typed = InputQueue()
-    try:
-        vnc = VncServer(vnc_path, adapter.display, typed.put) if vnc_path else None
-        control = ControlServer(control_path, commands(adapter, typed))
-    except BaseException:
-        server.close()
-        raise
+    with contextlib.ExitStack() as stack:
+        log = structlog.get_logger("vdxgk")
+        served = []
+        for doors in everywhere:
+            named = log.bind(device=doors.socket) if len(everywhere) > 1 else log
+            served.append(stack.enter_context(ServedAdapter(doors, options, named)))
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        server.stop()
+        def stop(number: int, frame: FrameType | None) -> None:
+            for each in served:
+                each.stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    adapter.start()
-    control.start()
-    if vnc:
-        vnc.start()
-    log.info(
-        "serving",
-        socket=socket_path,
-        control=control_path,
-        dma_bits=options.dma_bits,
-        misbehave=options.misbehave,
-    )
-    if ready_fd >= 0:
-        os.write(ready_fd, b"\n")
-        os.close(ready_fd)
-    try:
-        server.serve()
-    finally:
-        if vnc:
-            vnc.stop()
-        control.stop()
-        adapter.stop()
-        log.info("stopped")
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        for doors, each in zip(everywhere, served, strict=True):
+            each.start()
+            log.info(
+                "serving",
+                socket=doors.socket,
+                control=doors.control,
+                dma_bits=options.dma_bits,
+                misbehave=options.misbehave,
+            )
+        if ready_fd >= 0:
+            os.write(ready_fd, b"\n")
+            os.close(ready_fd)
+        for each in served:
+            each.wait()
+    return not any(each.failed for each in served)
 
 
 def commands(adapter: Adapter, typed: InputQueue) -> Mapping[str, Command]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 
 class Worker:
@@ -15,11 +15,11 @@ class Worker:
     cost the guest its device.
     """
 
-    def __init__(self, name: str, work: Callable[[], None]) -> None:
+    def __init__(self, name: str, work: Callable[[], None], log: FilteringBoundLogger) -> None:
         self._work = work
         self._wanted = threading.Event()
         self._stopping = False
-        self._log = structlog.get_logger("vdxgk.worker")
+        self._log = log
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:

@@ -22,16 +22,28 @@ class DeviceLost(LabError):  # noqa: N818
 
 
 class DeviceProcess:
-    """`vdxgk serve` at a socket in a directory; a context manager.
+    """`vdxgk serve` at sockets in a directory; a context manager.
 
-    Leave its context after that of the machine: QEMU suffers when its device
+    `socket` and `control` are the first adapter's, `sockets` and `controls` are all of
+    them.  Leave its context after that of the machine: QEMU suffers when its device
     goes first.
     """
 
-    def __init__(self, directory: Path, options: Sequence[str] = (), name: str = "device") -> None:
-        """`options` are those of `vdxgk serve`; the log is `<name>.log` in `directory`."""
-        self.socket = directory / f"{name}.sock"
-        self.control = directory / f"{name}.control"
+    def __init__(
+        self,
+        directory: Path,
+        options: Sequence[str] = (),
+        name: str = "device",
+        adapters: int = 1,
+    ) -> None:
+        """`options` are those of `vdxgk serve`; the log is `<name>.log` in `directory`.
+
+        Of several `adapters` each serves one machine; they share the options.
+        """
+        names = [name, *(f"{name}-{number}" for number in range(2, adapters + 1))]
+        self.sockets = tuple(directory / f"{each}.sock" for each in names)
+        self.controls = tuple(directory / f"{each}.control" for each in names)
+        self.socket, self.control = self.sockets[0], self.controls[0]
         self.log = directory / f"{name}.log"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,7 +53,8 @@ class DeviceProcess:
         ready, ready_theirs = os.pipe()
         command = [
             *(sys.executable, "-m", "vdxgk", "serve"),
-            *("--socket", str(self.socket), "--control", str(self.control)),
+            *(word for path in self.sockets for word in ("--socket", str(path))),
+            *(word for path in self.controls for word in ("--control", str(path))),
             *("--ready-fd", str(ready_theirs), *self._options),
         ]
         try:

@@ -38,7 +38,7 @@ class StartMachine(Protocol):
 class StartDevice(Protocol):
     """Starts a device's server, which ends with the test, after the machines."""
 
-    def __call__(self, *options: str, name: str = "device") -> DeviceProcess:
+    def __call__(self, *options: str, name: str = "device", adapters: int = 1) -> DeviceProcess:
         """Start one with options of `vdxgk serve`; several need different names."""
 
 
@@ -97,8 +97,8 @@ def vdxgk_start_device(vdxgk_run: RunDirectory) -> Iterator[StartDevice]:
 
     with contextlib.ExitStack() as stack:
 
-        def start(*options: str, name: str = "device") -> DeviceProcess:
-            return stack.enter_context(DeviceProcess(vdxgk_run.path, options, name))
+        def start(*options: str, name: str = "device", adapters: int = 1) -> DeviceProcess:
+            return stack.enter_context(DeviceProcess(vdxgk_run.path, options, name, adapters))
 
         yield start
 

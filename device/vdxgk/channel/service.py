@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from vdxgk.channel import layout
 from vdxgk.memory import ddi
@@ -81,12 +81,13 @@ class RequestService:
         self,
         backend: Backend,
         bulk: memoryview,
+        log: FilteringBoundLogger,
         mutate: Callable[[int], int] = lambda handle: handle,
     ) -> None:
         self._backend = backend
         self._bulk = bulk
         self._mutate = mutate
-        self._log = structlog.get_logger("vdxgk.channel")
+        self._log = log
         self._ops: dict[int, Callable[[bytes, BulkSlice], Answer]] = {
             layout.OP_START_ADAPTER: self._start_adapter,
             layout.OP_STOP_ADAPTER: self._stop_adapter,

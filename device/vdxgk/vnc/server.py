@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from vdxgk.control import ControlError, remove_stale_socket
 from vdxgk.display.changes import ChangeTracker
@@ -40,11 +40,13 @@ OnInput = Callable[[dict[str, Any]], None]
 class VncServer:
     """Serves a display to viewers at ``path``.  Raises ControlError if it cannot be had."""
 
-    def __init__(self, path: str, display: Display, on_input: OnInput) -> None:
+    def __init__(
+        self, path: str, display: Display, on_input: OnInput, log: FilteringBoundLogger
+    ) -> None:
         self._path = path
         self._display = display
         self._on_input = on_input
-        self._log = structlog.get_logger("vdxgk.vnc")
+        self._log = log
         self._viewers: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._stopping = False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from vdxgk.control import ControlServer
 from vdxgk.vnc.input import InputQueue
@@ -83,6 +84,7 @@ def test_events_are_carried_from_the_door_to_the_monitor(tmp_path: Path) -> None
     door = ControlServer(
         str(tmp_path / "door"),
         {"take-input": lambda arguments: {"events": typed.take(arguments["wait"])}},
+        structlog.get_logger(),
     )
     door.start()
     try:

@@ -77,6 +77,27 @@ def test_a_killed_server_leaves_nothing_that_stops_the_next(tmp_path: Path) -> N
         assert ask(str(tmp_path / "s.control"), "query-status")["objects"] == []
 
 
+def test_several_adapters_in_one_process(tmp_path: Path) -> None:
+    second, door = tmp_path / "t", tmp_path / "door"
+    options = ["--socket", str(second), "--control", str(tmp_path / "s.control")]
+    with served(tmp_path / "s", *options, "--control", str(door)) as process:
+        for path in (tmp_path / "s.control", door):
+            assert ask(str(path), "query-status")["connections"] == 0
+        with Client(str(second)) as client:
+            client.negotiate()
+            assert ask(str(door), "query-status")["connected"]
+            assert not ask(str(tmp_path / "s.control"), "query-status")["connected"]
+            process.terminate()
+            assert process.wait(20) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_socket_that_cannot_be_had_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("gold")
+    assert "is no socket" in serve("--socket", str(tmp_path / "s"), "--socket", str(tmp_path / "t"))
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
 @pytest.mark.parametrize("which", ["--socket", "--control"])
 def test_files_of_others_are_left_alone(tmp_path: Path, which: str) -> None:
     treasure = tmp_path / "treasure"
@@ -98,6 +119,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path, which: str) -> None:
         (["--socket", "s", "--vram", "lots"], "is not a size"),
         (["--socket", "s", "--dma-policy", "lax"], "'tolerant', 'strict'"),
         (["--socket", "s", "--trace", "no/such/folder"], "cannot write the trace no/such/folder"),
+        (["--socket", "s", "--socket", "t", "--control", "c"], "2 --socket but 1 --control"),
     ],
 )
 def test_bad_options(arguments: list[str], sentence: str, tmp_path: Path) -> None:

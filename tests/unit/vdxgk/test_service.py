@@ -6,6 +6,7 @@ import ctypes
 import struct
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ class Channel:
     def __init__(self) -> None:
         self.world = World()
         self.bulk = memoryview(bytearray(BULK))
-        self.service = RequestService(self.world.backend, self.bulk)
+        self.service = RequestService(self.world.backend, self.bulk, structlog.get_logger())
 
     def send(
         self, op: int, args: bytes = b"", offset: int = 0, size: int = 0, flags: int = 0

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from tests.unit.vdxgk.vnc.viewer import DESKTOP_SIZE, RAW, ZRLE, SocketViewer
 from vdxgk.control import ControlError
@@ -33,7 +34,7 @@ class Served:
         self.display = Display(4 << 20, Mode(640, 480))
         self.typed = InputQueue()
         self.viewers: list[SocketViewer] = []
-        self.server = VncServer(path, self.display, self.typed.put)
+        self.server = VncServer(path, self.display, self.typed.put, structlog.get_logger())
         self.server.start()
 
     def connect(self) -> SocketViewer:
@@ -173,7 +174,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
         path = path / "missing" / "vnc"
     display = Display(4 << 20)
     with pytest.raises(ControlError):
-        VncServer(str(path), display, lambda event: None)
+        VncServer(str(path), display, lambda event: None, structlog.get_logger())
     display.framebuffer.close()
     assert what == "directory" or path.read_text() == "precious"
 
