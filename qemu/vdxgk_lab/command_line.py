@@ -53,6 +53,7 @@ class MachineConfig:
     accelerator: Accelerator = "auto"
     share_memory: bool = True  # off only to see it refused
     devices: tuple[Path, ...] = ()  # sockets of vfio-user servers
+    tablet: bool = False  # a pointer that takes positions; a PC's keyboard is always there
     kernel_args: tuple[str, ...] = ()
     qemu_args: tuple[str, ...] = ()
     console: Console = "file"
@@ -96,6 +97,7 @@ def arguments(config: MachineConfig, plumbing: Plumbing) -> list[str]:
         *_console(config, plumbing),
         *_iommu(config),
         *_agent(plumbing),
+        *_tablet(config),
         *_devices(config),
         *config.qemu_args,
     ]
@@ -169,6 +171,12 @@ def _agent(plumbing: Plumbing) -> list[str]:
         *("-device", _json({"driver": "virtio-serial-pci", "addr": "03.0"})),
         *("-device", _json(port)),
     ]
+
+
+def _tablet(config: MachineConfig) -> list[str]:
+    if not config.tablet:
+        return []
+    return ["-device", _json({"driver": "virtio-tablet-pci", "addr": "02.0"})]
 
 
 def _devices(config: MachineConfig) -> list[str]:

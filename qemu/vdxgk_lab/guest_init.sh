@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # Process 1 of the guest. The host reads what it prints on the console.
 # Kernel arguments that it knows: vdxgk_load=no (leave the stub to the tests),
-# vdxgk_shell=yes (a shell on the console; leaving it ends the machine).
+# vdxgk_shell=yes (a shell on the console, leaving which ends the machine, and
+# one on the screen if there is a screen).
 
 /bin/busybox mkdir -p /bin
 /bin/busybox --install -s /bin
@@ -53,6 +54,9 @@ done
 if [ "$(argument vdxgk_shell)" = yes ]; then
 	echo
 	echo "vdxgk guest: dxgkctl drives the stub, exit ends the machine."
+	if [ -e /dev/fb0 ]; then
+		while :; do setsid -c sh </dev/tty1 >/dev/tty1 2>&1; done &
+	fi
 	setsid cttyhack sh
 	poweroff -f
 fi

@@ -15,10 +15,10 @@ from vdxgk_lab.cpio import CpioWriter
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.trees import Tree
 
-_FORMAT = "1"  # change it when the code below makes different archives
+_FORMAT = "2"  # change it when the code below makes different archives
 
 AGENT_PORT = "org.qemu.guest_agent.0"
-_MODULES = ("virtio_pci", "virtio_iommu", "virtio_console")
+_MODULES = ("virtio_pci", "virtio_iommu", "virtio_console", "virtio_input", "evdev")
 _OPTIONAL = ("virtio_iommu",)  # Debian's 6.1 has none
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 

@@ -25,6 +25,7 @@ from tests.e2e.screens import (
     screenshot,
     settle,
 )
+from tests.e2e.viewing import type_in
 from tests.unit.vdxgk.vnc.viewer import DESKTOP_SIZE, ZRLE, SocketViewer
 from vdxgk.display.pixels import Picture
 from vdxgk_lab import firmware, guest_program, initramfs, trees
@@ -266,28 +267,8 @@ def test_graphics_drawn_through_drm(screens: Screens, arguments: str) -> None:
         screens.everywhere("killall", "drmpattern")
 
 
-SHIFT, RETURN = 0xFFE1, 0xFF0D
 WORDS = 'Is-6*7=42?yes;"quite"!'
 """Without a space, whose echo nobody would see."""
-
-
-def type_in(viewer: SocketViewer, text: str) -> None:
-    """As a person at a US keyboard, who waits for each character to appear.
-
-    QEMU's keyboard has room for a few keys only.
-    """
-    for character in text:
-        viewer.request()
-        shifted = character.isupper() or character in '!@#$%^&*()_+{}|:"~<>?'
-        if shifted:
-            viewer.key(True, SHIFT)
-        viewer.key(True, ord(character))
-        viewer.key(False, ord(character))
-        if shifted:
-            viewer.key(False, SHIFT)
-        viewer.update()
-    viewer.key(True, RETURN)
-    viewer.key(False, RETURN)
 
 
 def test_a_person_with_a_vnc_viewer_sees_the_screen_and_types(screens: Screens) -> None:

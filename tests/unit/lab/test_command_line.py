@@ -53,7 +53,7 @@ def test_iommu_options_win() -> None:
 
 
 def test_devices_have_slots_and_sockets_of_their_own() -> None:
-    config = MachineConfig(devices=(Path("/a b,c"), Path("/d")))
+    config = MachineConfig(devices=(Path("/a b,c"), Path("/d")), tablet=True)
     ours = [device for device in devices(config) if device["driver"] == "vfio-user-pci"]
     assert [device["socket"] for device in ours] == [
         {"type": "unix", "path": "/a b,c"},
