@@ -83,6 +83,7 @@ class Adapter(DeviceObserver):
             features=layout.FEATURE_MESSAGE_DMA
             | (layout.FEATURE_FAULT_INJECTION if options.misbehave else 0),
             dma_bits=options.dma_bits,
+            framebuffer=options.vram,
             on_reset=self._guest_reset,
             on_channel_doorbell=self._channel_worker.wake,
             on_engine_doorbell=self._engine_worker.wake,

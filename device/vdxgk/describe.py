@@ -68,7 +68,8 @@ def _memory(backend: Backend) -> dict[str, Any]:
         ],
         "donated_bytes": backend.pool.donated,
         "free_bytes": backend.pool.free_bytes,
-        "objects": [_object(target) for target in backend.objects],
+        "objects": [_object(target) for target in backend.objects if not target.system],
+        "save_areas": [_object(target) for target in backend.objects if target.system],
     }
 
 

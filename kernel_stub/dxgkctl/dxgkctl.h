@@ -54,7 +54,7 @@ void output_end(void);
 struct options {
 	uint64_t size, offset, low, high, boundary, skip, flags, adapter;
 	uint64_t value, step, expect, source, destination, page, first, count;
-	uint64_t context, limit, timeout, attributes, desired_access;
+	uint64_t context, limit, timeout, attributes, desired_access, index;
 	bool has_size, has_adapter, has_expect, has_flags;
 	bool no_adapter, messages, require_contiguous, prefer_contiguous, user;
 	uint32_t type, cache, access;
@@ -67,7 +67,7 @@ int options_handle(const struct options *options, int index, const char *name,
 		   uint64_t *value);
 bool parse_number(const char *text, uint64_t *value);
 
-/* objects.c, lists.c, access.c, abuse.c, dma.c, shim.c: the commands. */
+/* objects.c, lists.c, save.c, access.c, abuse.c, dma.c, shim.c: the commands. */
 int command_create(const struct options *options);
 int command_open(const struct options *options);
 int command_close(const struct options *options);
@@ -83,6 +83,9 @@ int command_abuse(const struct options *options);
 int command_peek(const struct options *options);
 int command_dma(const struct options *options);
 int command_runs(const struct options *options);
+int command_pin(const struct options *options);
+int command_unpin(const struct options *options);
+int command_older(const struct options *options);
 int command_canary(const struct options *options);
 int command_sabotage(const struct options *options);
 int command_status(const struct options *options);

@@ -28,6 +28,12 @@ static const struct command {
 	  "\t[--prefer-contiguous] [--flags N] [--limit PAGES]" },
 	{ "pages", command_pages, "ADL [--first N] [--limit PAGES]" },
 	{ "free", command_free, "ADL [ADAPTER_OBJECT]" },
+	{ "pin", command_pin,
+	  "--size S [--prefer-contiguous] [--flags N] [--index N]\n"
+	  "\t[--adapter HANDLE] [--limit PAGES] (the frame buffer's save area)" },
+	{ "unpin", command_unpin, "[--index N] [--adapter HANDLE]" },
+	{ "older", command_older,
+	  "CALLBACK [--adapter HANDLE] (a callback of WDDM 2.4)" },
 	{ "map", command_map,
 	  "OBJECT --size S [--offset O] [--user | --access kernel|user|N]" },
 	{ "unmap", command_unmap, "VIEW" },

@@ -74,6 +74,7 @@ static const struct {
 	NUMBER("source", source),
 	NUMBER("destination", destination),
 	NUMBER("page", page),
+	NUMBER("index", index),
 	NUMBER("first", first),
 	NUMBER("count", count),
 	NUMBER("limit", limit),

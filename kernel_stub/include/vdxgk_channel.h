@@ -66,6 +66,7 @@ struct vdxgk_pci_cap {
 #define VDXGK_REG_FAULT_INFO 0x24	/* RW1C the first fault since cleared */
 #define VDXGK_REG_FAULT_ADDRESS_LOW 0x28 /* RO */
 #define VDXGK_REG_FAULT_ADDRESS_HIGH 0x2c /* RO */
+#define VDXGK_REG_FRAMEBUFFER_PAGES 0x30 /* RO the framebuffer, in 4 KiB */
 #define VDXGK_REG_PAGE_SIZE 0x1000
 
 #define VDXGK_FEATURE_MESSAGE_DMA 0x1 /* the engine can use VDXGK_ENGINE_MESSAGES */
@@ -186,6 +187,10 @@ struct vdxgk_completion {
 #define VDXGK_OP_FREE_ADL 13
 #define VDXGK_OP_RELEASE_ADL 14
 #define VDXGK_OP_QUERY_LIST 15
+#define VDXGK_OP_RESERVE_SAVE_AREA 16
+#define VDXGK_OP_PIN_SAVE_AREA 17
+#define VDXGK_OP_UNPIN_SAVE_AREA 18
+#define VDXGK_OP_OLDER_CALLBACK 19
 
 /* A range of guest-physical memory: DONATE's input, RECLAIM's and
  * CREATE_OBJECT's output.  Page multiples. */
@@ -352,6 +357,50 @@ struct vdxgk_query_list_args {
 	vdxgk_u32 first;
 	vdxgk_u32 reserved;
 };
+
+/*
+ * RESERVE_SAVE_AREA: what the miniport answered to DXGKQAITYPE_
+ * FRAMEBUFFERSAVESIZE. No result.
+ *
+ * PIN_SAVE_AREA: DxgkCbPinFrameBufferForSave2; size and flags are CommitSize
+ * and Flags. The list out and what follows are ALLOCATE_ADL's. The object is
+ * the backend's own, a section: as with one of a driver's, the first pin may
+ * answer VDXGK_NT_MORE_MEMORY.
+ *
+ * UNPIN_SAVE_AREA: DxgkCbUnpinFrameBufferForSave; what FREE_ADL is for other
+ * lists, so RELEASE_ADL follows. No result.
+ */
+struct vdxgk_save_area_args {
+	vdxgk_u64 adapter;
+	vdxgk_u64 size;
+	vdxgk_u32 physical_adapter; /* index */
+	vdxgk_u32 flags;
+};
+
+struct vdxgk_pin_result {
+	struct vdxgk_allocate_adl_result list;
+	vdxgk_u64 object;
+	vdxgk_u64 adapter_object;
+	vdxgk_u64 object_size;
+};
+
+/* OLDER_CALLBACK: a callback of WDDM 2.4's family was called; the answer is
+ * what it returns. No result. */
+struct vdxgk_older_args {
+	vdxgk_u64 adapter;
+	vdxgk_u32 callback; /* VDXGK_OLDER_* */
+	vdxgk_u32 reserved;
+};
+
+#define VDXGK_OLDER_ALLOCATE_CONTIGUOUS_MEMORY 0
+#define VDXGK_OLDER_FREE_CONTIGUOUS_MEMORY 1
+#define VDXGK_OLDER_ALLOCATE_PAGES_FOR_MDL 2
+#define VDXGK_OLDER_FREE_PAGES_FROM_MDL 3
+#define VDXGK_OLDER_PIN_FRAME_BUFFER_FOR_SAVE 4
+#define VDXGK_OLDER_MAP_FRAME_BUFFER_POINTER 5
+#define VDXGK_OLDER_UNMAP_FRAME_BUFFER_POINTER 6
+#define VDXGK_OLDER_MAP_MDL_TO_IOMMU 7
+#define VDXGK_OLDER_UNMAP_MDL_FROM_IOMMU 8
 
 /*
  * ---- Events --------------------------------------------------------------

@@ -171,7 +171,7 @@ typedef struct _DXGKARGCB_PINFRAMEBUFFERFORSAVE2 {
 	DXGK_ADL *pAdl; /* out */
 } DXGKARGCB_PINFRAMEBUFFERFORSAVE2;
 
-/* ---- Callback arguments, WDDM 2.4: replaced by the above ---------------- */
+/* ---- Callback arguments, WDDM 2.4: replaced by the above, but Unpin ----- */
 
 typedef struct _DXGKARGCB_ALLOCATEPAGESFORMDL {
 	PHYSICAL_ADDRESS LowAddress;
@@ -199,6 +199,10 @@ typedef struct _DXGKARGCB_PINFRAMEBUFFERFORSAVE {
 	SIZE_T CommitSize;
 	MDL *pMdl; /* out */
 } DXGKARGCB_PINFRAMEBUFFERFORSAVE;
+
+typedef struct _DXGKARGCB_UNPINFRAMEBUFFERFORSAVE {
+	UINT PhysicalAdapterIndex;
+} DXGKARGCB_UNPINFRAMEBUFFERFORSAVE;
 
 typedef struct _DXGKARGCB_MAPMDLTOIOMMU {
 	MDL *pMdl;

@@ -40,6 +40,14 @@ typedef void (*DXGKCB_CLOSEPHYSICALMEMORYOBJECT)(
 typedef NTSTATUS (*DXGKCB_PINFRAMEBUFFERFORSAVE2)(
 	HANDLE hAdapter, DXGKARGCB_PINFRAMEBUFFERFORSAVE2 *pArgs);
 
+typedef NTSTATUS (*DXGKCB_UNPINFRAMEBUFFERFORSAVE)(
+	HANDLE hAdapter, const DXGKARGCB_UNPINFRAMEBUFFERFORSAVE *pArgs);
+
+/* WDDM 2.4: for drivers that don't support remapping. This project calls them
+ * only to see them refused, with whichever arguments. */
+typedef NTSTATUS (*DXGKCB_OLDER)(HANDLE hAdapter, void *pArgs);
+typedef void (*DXGKCB_OLDER_VOID)(HANDLE hAdapter, void *pArgs);
+
 typedef struct _DXGKRNL_INTERFACE {
 	ULONG Size; /* how much of the table this Dxgkrnl fills */
 	ULONG Version;
@@ -88,16 +96,16 @@ typedef struct _DXGKRNL_INTERFACE {
 	void *DxgkCbUnblockUEFIFrameBufferRanges;
 	void *DxgkCbAcquirePostDisplayOwnership2;
 	void *DxgkCbSetProtectedSessionStatus; /* 2.3 */
-	void *DxgkCbAllocateContiguousMemory; /* 2.4 */
-	void *DxgkCbFreeContiguousMemory;
-	void *DxgkCbAllocatePagesForMdl;
-	void *DxgkCbFreePagesFromMdl;
-	void *DxgkCbPinFrameBufferForSave;
-	void *DxgkCbUnpinFrameBufferForSave;
-	void *DxgkCbMapFrameBufferPointer;
-	void *DxgkCbUnmapFrameBufferPointer;
-	void *DxgkCbMapMdlToIoMmu;
-	void *DxgkCbUnmapMdlFromIoMmu;
+	DXGKCB_OLDER DxgkCbAllocateContiguousMemory; /* 2.4 */
+	DXGKCB_OLDER DxgkCbFreeContiguousMemory;
+	DXGKCB_OLDER DxgkCbAllocatePagesForMdl;
+	DXGKCB_OLDER DxgkCbFreePagesFromMdl;
+	DXGKCB_OLDER DxgkCbPinFrameBufferForSave;
+	DXGKCB_UNPINFRAMEBUFFERFORSAVE DxgkCbUnpinFrameBufferForSave;
+	DXGKCB_OLDER DxgkCbMapFrameBufferPointer;
+	DXGKCB_OLDER DxgkCbUnmapFrameBufferPointer;
+	DXGKCB_OLDER DxgkCbMapMdlToIoMmu;
+	DXGKCB_OLDER_VOID DxgkCbUnmapMdlFromIoMmu;
 	void *DxgkCbReportDiagnostic;
 	void *DxgkCbSignalEvent; /* 2.5 */
 	void *DxgkCbIsFeatureEnabled; /* 2.6 */

@@ -25,6 +25,9 @@
 #define VDXGK_ESCAPE_WRITE 11	 /* u.access; the data follows */
 #define VDXGK_ESCAPE_SUBMIT 12	 /* u.submit */
 #define VDXGK_ESCAPE_POLL 13	 /* u.poll */
+#define VDXGK_ESCAPE_PIN 14	 /* u.pin; page numbers follow */
+#define VDXGK_ESCAPE_UNPIN 15	 /* u.unpin */
+#define VDXGK_ESCAPE_OLDER 16	 /* u.older */
 
 /* flags: put DXGKRNL_INTERFACE.DeviceHandle into hAdapter. */
 #define VDXGK_ESCAPE_OWN_ADAPTER 0x1
@@ -83,6 +86,28 @@ struct vdxgk_escape_poll {
 	struct vdxgk_engine_completion completion; /* fence: in */
 };
 
+/* PinFrameBufferForSave2 and UnpinFrameBufferForSave: args.pAdl is not used. */
+struct vdxgk_escape_pin {
+	vdxgk_u64 adapter;
+	DXGKARGCB_PINFRAMEBUFFERFORSAVE2 args;
+	vdxgk_u32 count;      /* in: room that follows; out: written */
+	vdxgk_u32 page_count; /* out: of the list */
+	vdxgk_u32 contiguous; /* out: DXGK_ADL_FLAGS.Contiguous */
+	vdxgk_u32 reserved;
+};
+
+struct vdxgk_escape_unpin {
+	vdxgk_u64 adapter;
+	DXGKARGCB_UNPINFRAMEBUFFERFORSAVE args;
+};
+
+/* A callback of WDDM 2.4, without arguments to speak of. */
+struct vdxgk_escape_older {
+	vdxgk_u64 adapter;
+	vdxgk_u32 callback; /* VDXGK_OLDER_* */
+	vdxgk_u32 reserved;
+};
+
 struct vdxgk_escape {
 	vdxgk_u32 command;
 	vdxgk_u32 flags;
@@ -99,6 +124,9 @@ struct vdxgk_escape {
 		struct vdxgk_escape_access access;
 		struct vdxgk_escape_submit submit;
 		struct vdxgk_escape_poll poll;
+		struct vdxgk_escape_pin pin;
+		struct vdxgk_escape_unpin unpin;
+		struct vdxgk_escape_older older;
 	} u;
 };
 

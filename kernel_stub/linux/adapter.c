@@ -127,6 +127,28 @@ static NTSTATUS start_miniport(struct vdxgk_device *dev)
 	return status;
 }
 
+/* Asked of drivers that support isolation only. */
+static NTSTATUS reserve_save_area(struct vdxgk_device *dev)
+{
+	DXGK_FRAMEBUFFERSAVEAREA area = {};
+	UINT index = 0;
+	DXGKARG_QUERYADAPTERINFO args = {
+		.Type = DXGKQAITYPE_FRAMEBUFFERSAVESIZE,
+		.pInputData = &index,
+		.InputDataSize = sizeof(index),
+		.pOutputData = &area,
+		.OutputDataSize = sizeof(area),
+	};
+	NTSTATUS status;
+
+	if (!dev->iommu_caps.Bits.IommuIsolationSupported)
+		return STATUS_SUCCESS;
+	status = vdxgk_miniport.DxgkDdiQueryAdapterInfo(dev->miniport, &args);
+	if (!NT_SUCCESS(status))
+		return status;
+	return vdxgk_save_area_reserve(dev, index, area.MaximumSize);
+}
+
 /* 0 or an errno; the log names the NTSTATUS. Undo with vdxgk_adapter_stop(),
  * in either case. */
 int vdxgk_adapter_start(struct vdxgk_device *dev)
@@ -151,6 +173,10 @@ int vdxgk_adapter_start(struct vdxgk_device *dev)
 	if (NT_SUCCESS(status)) {
 		step = "StartDevice";
 		status = start_miniport(dev);
+	}
+	if (NT_SUCCESS(status)) {
+		step = "reserving the frame buffer's save area";
+		status = reserve_save_area(dev);
 	}
 	vdxgk_ddi_leave(dev);
 	mutex_unlock(&dev->lock);

@@ -226,50 +226,78 @@ give_up:
 	return status;
 }
 
+/* Ask the backend for a list. The caller frees call->list_out. */
+NTSTATUS vdxgk_adl_call(struct vdxgk_device *dev, struct vdxgk_call *call)
+{
+	size_t room = vdxgk_list_room(sizeof(struct vdxgk_mapping));
+
+	call->entry_size = sizeof(struct vdxgk_mapping);
+	call->list_out_size = room * sizeof(struct vdxgk_mapping);
+	call->list_out = kvmalloc(call->list_out_size, GFP_KERNEL);
+	if (!call->list_out)
+		return STATUS_INSUFFICIENT_RESOURCES;
+	return vdxgk_memory_call(dev, call);
+}
+
+/* The backend has answered with a list of `object`, from byte `offset` of it
+ * on: map it and make it live, or give it up. */
+NTSTATUS vdxgk_adl_make(struct vdxgk_device *dev, const struct vdxgk_call *call,
+			const struct vdxgk_allocate_adl_result *result,
+			struct vdxgk_object *object, u64 adapter_object,
+			u64 offset, u64 size, struct vdxgk_adl **made)
+{
+	struct vdxgk_adl_args args = {
+		.adapter_object = adapter_object,
+		.adl = result->adl,
+	};
+	struct vdxgk_adl *adl = kzalloc(sizeof(*adl), GFP_KERNEL);
+	NTSTATUS status;
+
+	if (!adl) {
+		tell(dev, VDXGK_OP_FREE_ADL, &args);
+		tell(dev, VDXGK_OP_RELEASE_ADL, &args);
+		return STATUS_INSUFFICIENT_RESOURCES;
+	}
+	adl->handle = result->adl;
+	adl->adapter_object = adapter_object;
+	adl->object = object;
+	adl->hole = VDXGK_NO_ADDRESS;
+	status = make_live(dev, adl, result, call->list_out, call->data_count,
+			   offset, size >> PAGE_SHIFT);
+	if (!NT_SUCCESS(status)) {
+		free_adl(adl);
+		return status;
+	}
+	list_add_tail(&adl->link, &dev->adls);
+	*made = adl;
+	return status;
+}
+
 NTSTATUS vdxgk_adl_allocate(struct vdxgk_device *dev,
 			    DXGKARGCB_ALLOCATE_ADL *args)
 {
-	size_t room = vdxgk_list_room(sizeof(struct vdxgk_mapping));
+	u64 adapter_object = (uintptr_t)args->hAdapterMemoryObject;
 	struct vdxgk_call call = {
 		.op = VDXGK_OP_ALLOCATE_ADL,
 		.args = args,
 		.args_size = sizeof(*args),
-		.entry_size = sizeof(struct vdxgk_mapping),
-		.list_out_size = room * sizeof(struct vdxgk_mapping),
 	};
 	struct vdxgk_allocate_adl_result result;
 	struct vdxgk_adl *adl;
 	NTSTATUS status;
 
 	args->pAdl = NULL;
-	adl = kzalloc(sizeof(*adl), GFP_KERNEL);
-	if (!adl)
-		return STATUS_INSUFFICIENT_RESOURCES;
-	call.list_out = kvmalloc(call.list_out_size, GFP_KERNEL);
-	status = STATUS_INSUFFICIENT_RESOURCES;
-	if (!call.list_out)
-		goto free;
-
-	status = vdxgk_memory_call(dev, &call);
-	if (!NT_SUCCESS(status))
-		goto free;
-	memcpy(&result, call.result, sizeof(result));
-	adl->handle = result.adl;
-	adl->adapter_object = (uintptr_t)args->hAdapterMemoryObject;
-	adl->object = vdxgk_object_find_opened(dev, adl->adapter_object);
-	adl->hole = VDXGK_NO_ADDRESS;
-	status = make_live(dev, adl, &result, call.list_out, call.data_count,
-			   args->Offset, args->Size >> PAGE_SHIFT);
-	if (!NT_SUCCESS(status))
-		goto free;
+	status = vdxgk_adl_call(dev, &call);
+	if (NT_SUCCESS(status)) {
+		memcpy(&result, call.result, sizeof(result));
+		status = vdxgk_adl_make(
+			dev, &call, &result,
+			vdxgk_object_find_opened(dev, adapter_object),
+			adapter_object, args->Offset, args->Size, &adl);
+	}
 	kvfree(call.list_out);
-	list_add_tail(&adl->link, &dev->adls);
-	args->pAdl = &adl->ddi;
-	return status;
-
-free:
-	kvfree(call.list_out);
-	free_adl(adl);
+	if (NT_SUCCESS(status))
+		args->pAdl = &adl->ddi;
 	return status;
 }
 
@@ -296,10 +324,19 @@ NTSTATUS vdxgk_adl_free(struct vdxgk_device *dev,
 
 	if (!NT_SUCCESS(status) || !adl)
 		return status;
+	return vdxgk_adl_release(dev, adl);
+}
+
+/* The backend knows that a list is dead: unmap it and let it check. */
+NTSTATUS vdxgk_adl_release(struct vdxgk_device *dev, struct vdxgk_adl *adl)
+{
+	struct vdxgk_adl_args args = adl_args(adl);
+	NTSTATUS status;
+
 	list_del(&adl->link);
 	unmap(dev, adl);
 	vdxgk_sabotage_leave(dev, adl);
-	status = tell(dev, VDXGK_OP_RELEASE_ADL, &wire);
+	status = tell(dev, VDXGK_OP_RELEASE_ADL, &args);
 	free_adl(adl);
 	return status;
 }

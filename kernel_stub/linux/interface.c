@@ -120,6 +120,27 @@ static void cb_close_object(const DXGKARGCB_CLOSE_PHYSICAL_MEMORY_OBJECT *args)
 		     vdxgk_object_close(dev, args));
 }
 
+/* These two say for which adapter; the backend judges it. */
+static NTSTATUS cb_pin_frame_buffer(HANDLE adapter,
+				    DXGKARGCB_PINFRAMEBUFFERFORSAVE2 *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? vdxgk_save_area_pin(dev, (uintptr_t)adapter, args) :
+		     STATUS_INVALID_DEVICE_STATE;
+}
+
+static NTSTATUS
+cb_unpin_frame_buffer(HANDLE adapter,
+		      const DXGKARGCB_UNPINFRAMEBUFFERFORSAVE *args)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? vdxgk_save_area_unpin(dev, (uintptr_t)adapter,
+					   args->PhysicalAdapterIndex) :
+		     STATUS_INVALID_DEVICE_STATE;
+}
+
 /* ---- Registers and memory behind BARs ------------------------------------ */
 
 static NTSTATUS cb_map_memory(HANDLE device_handle, PHYSICAL_ADDRESS address,
@@ -166,5 +187,8 @@ void vdxgk_interface_fill(struct vdxgk_device *dev)
 		.DxgkCbFreeAdl = cb_free_adl,
 		.DxgkCbOpenPhysicalMemoryObject = cb_open_object,
 		.DxgkCbClosePhysicalMemoryObject = cb_close_object,
+		.DxgkCbPinFrameBufferForSave2 = cb_pin_frame_buffer,
+		.DxgkCbUnpinFrameBufferForSave = cb_unpin_frame_buffer,
 	};
+	vdxgk_older_fill(&dev->interface);
 }

@@ -133,6 +133,24 @@ NTSTATUS vdxgk_object_back(struct vdxgk_device *dev,
 	return adopt(dev, object, NULL, 0, run_count, true);
 }
 
+/* A section of the backend's own, which has no pages yet. */
+struct vdxgk_object *vdxgk_object_new(u64 handle, u64 size)
+{
+	struct vdxgk_object *object;
+
+	if (!size || !PAGE_ALIGNED(size) || size > OBJECT_SIZE_MAX)
+		return NULL;
+	object = kzalloc(sizeof(*object), GFP_KERNEL);
+	if (!object)
+		return NULL;
+	INIT_LIST_HEAD(&object->link);
+	object->handle = handle;
+	object->size = size;
+	object->owns_memory = true;
+	object->cache_type = DXGK_MEMORY_CACHING_TYPE_CACHED;
+	return object;
+}
+
 static void free_object(struct vdxgk_object *object)
 {
 	kvfree(object->runs);
@@ -247,7 +265,7 @@ NTSTATUS vdxgk_object_create(struct vdxgk_device *dev,
 	return status;
 }
 
-static void drop(struct vdxgk_device *dev, struct vdxgk_object *object)
+void vdxgk_object_drop(struct vdxgk_device *dev, struct vdxgk_object *object)
 {
 	vdxgk_view_drop_of(dev, object);
 	vdxgk_adl_drop_of(dev, object);
@@ -271,7 +289,7 @@ vdxgk_object_destroy(struct vdxgk_device *dev,
 	status = vdxgk_call_simple(dev, VDXGK_OP_DESTROY_OBJECT, args,
 				   sizeof(*args));
 	if (NT_SUCCESS(status) && object)
-		drop(dev, object);
+		vdxgk_object_drop(dev, object);
 	return status;
 }
 
@@ -320,5 +338,6 @@ void vdxgk_object_drop_all(struct vdxgk_device *dev)
 	struct vdxgk_object *object, *next;
 
 	list_for_each_entry_safe(object, next, &dev->objects, link)
-		drop(dev, object);
+		vdxgk_object_drop(dev, object);
+	vdxgk_save_area_drop_all(dev);
 }

@@ -235,6 +235,14 @@ struct vdxgk_adl {
 	DXGK_PAGE_NUMBER *pages; /* not contiguous only */
 };
 
+/* Of one physical adapter. */
+struct vdxgk_save_area {
+	struct vdxgk_object *object; /* not in the list; NULL: never pinned */
+	struct vdxgk_adl *pinned;
+};
+
+#define VDXGK_SAVE_AREAS 1
+
 struct vdxgk_view {
 	struct list_head link;
 	struct vdxgk_object *object;
@@ -286,13 +294,29 @@ NTSTATUS vdxgk_object_back(struct vdxgk_device *dev,
 struct vdxgk_object *vdxgk_object_find(struct vdxgk_device *dev, u64 handle);
 struct vdxgk_object *vdxgk_object_find_opened(struct vdxgk_device *dev,
 					      u64 adapter_object);
+struct vdxgk_object *vdxgk_object_new(u64 handle, u64 size);
+void vdxgk_object_drop(struct vdxgk_device *dev, struct vdxgk_object *object);
 void vdxgk_object_drop_all(struct vdxgk_device *dev);
 
 NTSTATUS vdxgk_adl_allocate(struct vdxgk_device *dev,
 			    DXGKARGCB_ALLOCATE_ADL *args);
 NTSTATUS vdxgk_adl_free(struct vdxgk_device *dev,
 			const DXGKARGCB_FREE_ADL *args);
+NTSTATUS vdxgk_adl_call(struct vdxgk_device *dev, struct vdxgk_call *call);
+NTSTATUS vdxgk_adl_make(struct vdxgk_device *dev, const struct vdxgk_call *call,
+			const struct vdxgk_allocate_adl_result *result,
+			struct vdxgk_object *object, u64 adapter_object,
+			u64 offset, u64 size, struct vdxgk_adl **made);
+NTSTATUS vdxgk_adl_release(struct vdxgk_device *dev, struct vdxgk_adl *adl);
 void vdxgk_adl_drop_of(struct vdxgk_device *dev, struct vdxgk_object *object);
+
+/* save_area.c */
+NTSTATUS vdxgk_save_area_reserve(struct vdxgk_device *dev, u32 index, u64 size);
+NTSTATUS vdxgk_save_area_pin(struct vdxgk_device *dev, u64 adapter,
+			     DXGKARGCB_PINFRAMEBUFFERFORSAVE2 *args);
+NTSTATUS vdxgk_save_area_unpin(struct vdxgk_device *dev, u64 adapter,
+			       UINT index);
+void vdxgk_save_area_drop_all(struct vdxgk_device *dev);
 
 NTSTATUS vdxgk_view_map(struct vdxgk_device *dev,
 			DXGKARGCB_MAP_PHYSICAL_MEMORY *args);
@@ -310,6 +334,7 @@ extern DRIVER_INITIALIZATION_DATA vdxgk_miniport;
 int vdxgk_adapter_start(struct vdxgk_device *dev);
 void vdxgk_adapter_stop(struct vdxgk_device *dev);
 void vdxgk_interface_fill(struct vdxgk_device *dev);
+void vdxgk_older_fill(DXGKRNL_INTERFACE *interface);
 const char *vdxgk_status_name(NTSTATUS status);
 
 /* Around every DDI call: who is calling back, then, is known. */
@@ -369,6 +394,7 @@ struct vdxgk_device {
 	struct list_head objects;
 	struct list_head adls;
 	struct list_head views;
+	struct vdxgk_save_area save_areas[VDXGK_SAVE_AREAS];
 
 	int id;
 	char name[16];

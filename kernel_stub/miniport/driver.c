@@ -45,9 +45,10 @@ static NTSTATUS miniport_remove_device(PVOID context)
  * Asked after AddDevice and before StartDevice: there is no Dxgkrnl interface
  * and no register yet, only the configuration space.
  *
- * The adapter supports DMA remapping. IOMMU isolation is another feature,
- * whose bits must equal those of DXGK_VIDMMCAPS, and which obliges the driver
- * to offer exclusive access: it is not claimed.
+ * The adapter supports DMA remapping, and IOMMU isolation, which obliges the
+ * driver to offer exclusive access and to say how much memory its frame buffer
+ * needs to be saved. (Its bit must equal DXGK_VIDMMCAPS', which are asked of
+ * drivers with segments only.)
  */
 static NTSTATUS
 miniport_query_adapter_info(HANDLE context,
@@ -72,8 +73,23 @@ miniport_query_adapter_info(HANDLE context,
 
 		if (query->OutputDataSize < sizeof(caps))
 			return STATUS_BUFFER_TOO_SMALL;
+		caps.Bits.IommuIsolationSupported = 1;
 		caps.Bits.DmaRemappingSupported = 1;
 		__builtin_memcpy(query->pOutputData, &caps, sizeof(caps));
+		return STATUS_SUCCESS;
+	}
+	case DXGKQAITYPE_FRAMEBUFFERSAVESIZE: {
+		DXGK_FRAMEBUFFERSAVEAREA area;
+		UINT index;
+
+		if (query->OutputDataSize < sizeof(area) ||
+		    query->InputDataSize < sizeof(index))
+			return STATUS_BUFFER_TOO_SMALL;
+		__builtin_memcpy(&index, query->pInputData, sizeof(index));
+		if (!mp->started || index)
+			return STATUS_INVALID_PARAMETER;
+		area.MaximumSize = miniport_framebuffer_size(&mp->engine);
+		__builtin_memcpy(query->pOutputData, &area, sizeof(area));
 		return STATUS_SUCCESS;
 	}
 	default:
@@ -118,6 +134,7 @@ static NTSTATUS miniport_stop_device(PVOID context)
 	 * since Dxgkrnl takes the adapter off the bus after this. */
 	miniport_engine_quiesce(&mp->engine);
 	miniport_release_views(mp);
+	miniport_release_save_area(mp);
 	miniport_release_memory(mp);
 	miniport_engine_stop(mp);
 	return STATUS_SUCCESS;

@@ -73,6 +73,11 @@ void miniport_engine_stop(struct miniport *mp)
 	engine->registers = (volatile vdxgk_u32 *)0;
 }
 
+SIZE_T miniport_framebuffer_size(struct miniport_engine *engine)
+{
+	return (SIZE_T)engine->registers[VDXGK_REG_FRAMEBUFFER_PAGES / 4] << 12;
+}
+
 static void take_completion(struct miniport_engine *engine,
 			    const struct vdxgk_engine_completion *completion)
 {

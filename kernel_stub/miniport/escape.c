@@ -48,6 +48,13 @@ NTSTATUS miniport_escape(HANDLE hAdapter, const DXGKARG_ESCAPE *args)
 	case VDXGK_ESCAPE_POLL:
 		return miniport_engine_poll(&mp->engine,
 					    &escape->u.poll.completion);
+	case VDXGK_ESCAPE_PIN:
+		return miniport_pin(mp, escape->flags, &escape->u.pin, data,
+				    room);
+	case VDXGK_ESCAPE_UNPIN:
+		return miniport_unpin(mp, escape->flags, &escape->u.unpin);
+	case VDXGK_ESCAPE_OLDER:
+		return miniport_older(mp, escape->flags, &escape->u.older);
 	default:
 		return STATUS_INVALID_PARAMETER;
 	}

@@ -73,6 +73,7 @@ struct miniport {
 	ULONG object_hint;
 	ULONG adl_hint;
 	ULONG view_hint;
+	BOOLEAN pinned; /* the save area */
 	struct miniport_object objects[MINIPORT_OBJECTS];
 	struct miniport_adl adls[MINIPORT_ADLS];
 	struct miniport_view views[MINIPORT_VIEWS];
@@ -91,6 +92,7 @@ NTSTATUS miniport_find_device(struct miniport *mp);
 /* engine.c */
 NTSTATUS miniport_engine_start(struct miniport *mp);
 void miniport_engine_stop(struct miniport *mp);
+SIZE_T miniport_framebuffer_size(struct miniport_engine *engine);
 NTSTATUS miniport_engine_quiesce(struct miniport_engine *engine);
 NTSTATUS miniport_engine_submit(struct miniport_engine *engine,
 				struct vdxgk_engine_command *command);
@@ -114,6 +116,16 @@ NTSTATUS miniport_query_adl(struct miniport *mp,
 NTSTATUS miniport_free_adl(struct miniport *mp,
 			   struct vdxgk_escape_free_adl *request);
 void miniport_release_memory(struct miniport *mp);
+
+/* save.c: the frame buffer's save area, and callbacks that are no more. */
+NTSTATUS miniport_pin(struct miniport *mp, ULONG flags,
+		      struct vdxgk_escape_pin *request, vdxgk_u64 *pages,
+		      SIZE_T room);
+NTSTATUS miniport_unpin(struct miniport *mp, ULONG flags,
+			const struct vdxgk_escape_unpin *request);
+NTSTATUS miniport_older(struct miniport *mp, ULONG flags,
+			const struct vdxgk_escape_older *request);
+void miniport_release_save_area(struct miniport *mp);
 
 /* view.c: CPU access through MapPhysicalMemory. */
 NTSTATUS miniport_map(struct miniport *mp, struct vdxgk_escape_map *request);

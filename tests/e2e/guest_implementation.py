@@ -12,8 +12,11 @@ from vdxgk.memory.ddi import CacheType, PhysicalMemoryType
 from vdxgk_lab.guest import Guest
 
 DEVICE = "/sys/bus/pci/devices/0000:00:05.0"
+SAVE_AREA = 16 << 20
+"""The framebuffer's size."""
 LIMIT = 1 << 16
 """Runs and page numbers asked for: more than any vector's object has."""
+SAVE_AREA_OPTIONS = {"hAdapter": "adapter", "PhysicalAdapterIndex": "index"}
 CACHE_TYPES: dict[str, int] = {
     "uncached-minus": CacheType.NON_CACHED,
     "uncached": CacheType.NON_CACHED,
@@ -48,6 +51,7 @@ class GuestImplementation:
             "adapter": int(status["adapter"], 16),
             "highest_visible": int(status["highest_visible"], 16),
             "io_space": _framebuffer(guest),
+            "save_area": SAVE_AREA,
         }
         self._events = int(events["total"])
         self._views: dict[int, int] = {}  # base to dxgkctl's number
@@ -100,8 +104,15 @@ class GuestImplementation:
                 named = {"Offset": "offset", "Size": "size", "Flags": "flags"}
                 opening = hex(given.get("hAdapterMemoryObject", 0))
                 return " ".join(["adl", opening, *_options(given, named), f"--limit={LIMIT}"])
-            case _:
+            case "FreeAdl":
                 return f"free {given['pAdl']} {given['hAdapterMemoryObject']:#x}"
+            case "PinFrameBufferForSave2":
+                named = {"CommitSize": "size", "Flags": "flags", **SAVE_AREA_OPTIONS}
+                return " ".join(["pin", *_options(given, named), f"--limit={LIMIT}"])
+            case "UnpinFrameBufferForSave":
+                return " ".join(["unpin", *_options(given, SAVE_AREA_OPTIONS)])
+            case _:
+                return f"older {call.name} --adapter={given.get('hAdapter', 0):#x}"
 
     def _answer(self, call: Call, raw: dict[str, Any], events: dict[str, Any] | None) -> Answer:
         assert "status" in raw, raw
@@ -125,11 +136,12 @@ class GuestImplementation:
                 view = {"pMappedAddress": base, "Offset": raw["offset"], "Size": raw["size"]}
                 cache = CACHE_TYPES.get(raw["attributes"])
                 return Answer(status, view, cache=cache, writable=raw["writable"])
-            case "AllocateAdl":
+            case "AllocateAdl" | "PinFrameBufferForSave2":
                 pages = [int(page, 16) for page in raw["pages"]]
                 assert len(pages) == raw["page_count"]
                 contiguous = raw["contiguous"]
-                return Answer(status, {"pAdl": raw["adl"]}, pages=pages, contiguous=contiguous)
+                adl = raw.get("adl", 1)
+                return Answer(status, {"pAdl": adl}, pages=pages, contiguous=contiguous)
             case _:
                 return Answer(status, bugchecks=bugchecks)
 

@@ -12,17 +12,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 # One guest has one adapter, and its miniport frees only lists that it holds.
 VECTORS = tuple(vector for vector in load() if not vector.requires)
-TOGETHER = 128
-"""Vectors side by side: a bound on the memory that they hold."""
 
 
 @pytest.fixture(scope="module")
 def results(bench: Bench) -> dict[str, Result]:
-    implementation = GuestImplementation(bench.guest)
-    found: dict[str, Result] = {}
-    for first in range(0, len(VECTORS), TOGETHER):
-        found |= run_together(VECTORS[first : first + TOGETHER], implementation)
-    return found
+    return run_together(VECTORS, GuestImplementation(bench.guest))
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.id)

@@ -28,6 +28,7 @@ REG_FAULT_COUNT = 0x20
 REG_FAULT_INFO = 0x24
 REG_FAULT_ADDRESS_LOW = 0x28
 REG_FAULT_ADDRESS_HIGH = 0x2C
+REG_FRAMEBUFFER_PAGES = 0x30
 REG_PAGE_SIZE = 0x1000
 
 FEATURE_MESSAGE_DMA = 0x1
@@ -84,6 +85,20 @@ OP_COMMIT_ADL = 12
 OP_FREE_ADL = 13
 OP_RELEASE_ADL = 14
 OP_QUERY_LIST = 15
+OP_RESERVE_SAVE_AREA = 16
+OP_PIN_SAVE_AREA = 17
+OP_UNPIN_SAVE_AREA = 18
+OP_OLDER_CALLBACK = 19
+
+OLDER_ALLOCATE_CONTIGUOUS_MEMORY = 0
+OLDER_FREE_CONTIGUOUS_MEMORY = 1
+OLDER_ALLOCATE_PAGES_FOR_MDL = 2
+OLDER_FREE_PAGES_FROM_MDL = 3
+OLDER_PIN_FRAME_BUFFER_FOR_SAVE = 4
+OLDER_MAP_FRAME_BUFFER_POINTER = 5
+OLDER_UNMAP_FRAME_BUFFER_POINTER = 6
+OLDER_MAP_MDL_TO_IOMMU = 7
+OLDER_UNMAP_MDL_FROM_IOMMU = 8
 
 IOMMU_NONE = 0
 IOMMU_TRANSLATED = 1
@@ -282,6 +297,34 @@ class AllocateAdlResult(ctypes.LittleEndianStructure):
         ("run_count", c_uint32),
         ("reserved", c_uint32),
     ]
+
+
+class SaveAreaArgs(ctypes.LittleEndianStructure):
+    """Arguments of RESERVE_, PIN_ and UNPIN_SAVE_AREA."""
+
+    _fields_: ClassVar = [
+        ("adapter", c_uint64),
+        ("size", c_uint64),
+        ("physical_adapter", c_uint32),
+        ("flags", c_uint32),
+    ]
+
+
+class PinResult(ctypes.LittleEndianStructure):
+    """PIN_SAVE_AREA's result."""
+
+    _fields_: ClassVar = [
+        ("list", AllocateAdlResult),
+        ("object", c_uint64),
+        ("adapter_object", c_uint64),
+        ("object_size", c_uint64),
+    ]
+
+
+class OlderArgs(ctypes.LittleEndianStructure):
+    """OLDER_CALLBACK's arguments."""
+
+    _fields_: ClassVar = [("adapter", c_uint64), ("callback", c_uint32), ("reserved", c_uint32)]
 
 
 class AdlArgs(ctypes.LittleEndianStructure):

@@ -20,6 +20,7 @@ class RegisterPage:
         *,
         features: int,
         dma_bits: int,
+        framebuffer: int,
         on_reset: Callable[[], None],
         on_channel_doorbell: Callable[[], None],
         on_engine_doorbell: Callable[[], None],
@@ -32,6 +33,7 @@ class RegisterPage:
             layout.REG_VERSION: layout.VERSION,
             layout.REG_FEATURES: features,
             layout.REG_DMA_BITS: dma_bits,
+            layout.REG_FRAMEBUFFER_PAGES: framebuffer >> 12,
         }
         self._on_reset = on_reset
         self._doorbells = {

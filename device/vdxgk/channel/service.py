@@ -36,6 +36,12 @@ _MODES = {
     layout.MODE_PHYSICAL: AddressingMode.PHYSICAL,
     layout.MODE_LOGICAL: AddressingMode.LOGICAL,
 }
+_OLDER = (
+    *("AllocateContiguousMemory", "FreeContiguousMemory", "AllocatePagesForMdl"),
+    *("FreePagesFromMdl", "PinFrameBufferForSave", "MapFrameBufferPointer"),
+    *("UnmapFrameBufferPointer", "MapMdlToIoMmu", "UnmapMdlFromIoMmu"),
+)
+"""By OLDER_*."""
 _NOTHING: Answer = (b"", 0)
 
 
@@ -104,6 +110,10 @@ class RequestService:
             layout.OP_FREE_ADL: self._free_adl,
             layout.OP_RELEASE_ADL: self._release_adl,
             layout.OP_QUERY_LIST: self._query_list,
+            layout.OP_RESERVE_SAVE_AREA: self._reserve_save_area,
+            layout.OP_PIN_SAVE_AREA: self._pin_save_area,
+            layout.OP_UNPIN_SAVE_AREA: self._unpin_save_area,
+            layout.OP_OLDER_CALLBACK: self._older_callback,
         }
 
     def handle(self, entry: bytes) -> bytes:
@@ -245,15 +255,7 @@ class RequestService:
         adl = self._backend.allocate_adl(
             wanted.hAdapterMemoryObject, wanted.Offset, wanted.Size, wanted.Flags
         )
-        result = layout.AllocateAdlResult(
-            adl=adl.handle,
-            page_count=adl.size >> 12,
-            contiguous=adl.contiguous,
-            mapping_count=len(adl.mappings),
-            map_needed=adl.opening.adapter.translated,
-            run_count=len(adl.opening.target.runs),
-        )
-        return bytes(result), _put_mappings(bulk, adl, 0)
+        return bytes(_list_result(adl)), _put_mappings(bulk, adl, 0)
 
     def _commit_adl(self, args: bytes, bulk: BulkSlice) -> Answer:
         which = _parse(layout.AdlArgs, args)
@@ -270,6 +272,34 @@ class RequestService:
         self._backend.release_adl(which.adapter_object, which.adl)
         return _NOTHING
 
+    # ---- save areas, and what is no more -------------------------------------
+
+    def _reserve_save_area(self, args: bytes, bulk: BulkSlice) -> Answer:
+        wanted = _parse(layout.SaveAreaArgs, args)
+        self._backend.save_areas.reserve(wanted.adapter, wanted.physical_adapter, wanted.size)
+        return _NOTHING
+
+    def _pin_save_area(self, args: bytes, bulk: BulkSlice) -> Answer:
+        wanted = _parse(layout.SaveAreaArgs, args)
+        adl = self._backend.save_areas.pin(
+            wanted.adapter, wanted.physical_adapter, wanted.size, wanted.flags
+        )
+        target = adl.opening.target
+        result = layout.PinResult(_list_result(adl), target.handle, adl.opening.handle, target.size)
+        return bytes(result), _put_mappings(bulk, adl, 0)
+
+    def _unpin_save_area(self, args: bytes, bulk: BulkSlice) -> Answer:
+        which = _parse(layout.SaveAreaArgs, args)
+        self._backend.save_areas.unpin(which.adapter, which.physical_adapter)
+        return _NOTHING
+
+    def _older_callback(self, args: bytes, bulk: BulkSlice) -> Answer:
+        called = _parse(layout.OlderArgs, args)
+        if called.callback >= len(_OLDER):
+            raise invalid(f"older callback {called.callback}")
+        self._backend.refuse_older(called.adapter, _OLDER[called.callback])
+        return _NOTHING
+
     def _query_list(self, args: bytes, bulk: BulkSlice) -> Answer:
         query = _parse(layout.QueryListArgs, args)
         if query.handle in self._backend.lists:
@@ -279,6 +309,17 @@ class RequestService:
 
 def _parse(kind: type[S], args: bytes) -> S:
     return kind.from_buffer_copy(args)
+
+
+def _list_result(adl: AddressDescriptorList) -> layout.AllocateAdlResult:
+    return layout.AllocateAdlResult(
+        adl=adl.handle,
+        page_count=adl.size >> 12,
+        contiguous=adl.contiguous,
+        mapping_count=len(adl.mappings),
+        map_needed=adl.opening.adapter.translated,
+        run_count=len(adl.opening.target.runs),
+    )
 
 
 def _put_mappings(bulk: BulkSlice, adl: AddressDescriptorList, first: int) -> int:

@@ -1,6 +1,6 @@
 """What the runner asks of an implementation of the callbacks.
 
-An implementation is anything that can carry out the eight calls: Dxgkrnl
+An implementation is anything that can carry out the calls: Dxgkrnl
 behind a test driver, the backend's classes, a raw channel.  Arguments and
 outputs go by the DDI's field names, members of the CREATE union with the
 union member's name before them (``Mdl.LowAddress``).  Numbers are what the
@@ -77,6 +77,8 @@ class Implementation(Protocol):
         ``adapter``: the DeviceHandle of a started adapter in logical mode;
         ``highest_visible``: its HighestVisibleAddress; ``io_space``: the
         address of 4 MiB that the driver may wrap, such as its framebuffer;
+        ``save_area``: what the driver answered to
+        DXGKQAITYPE_FRAMEBUFFERSAVESIZE, at least 64 KiB;
         with the feature ``second-adapter`` also ``second_adapter``, of
         another logical adapter.
         """
@@ -109,6 +111,15 @@ class Implementation(Protocol):
     def free_adl(self, call: Call) -> Answer:
         """DxgkCbFreeAdl."""
 
+    def pin_frame_buffer_for_save2(self, call: Call) -> Answer:
+        """DxgkCbPinFrameBufferForSave2; ``pAdl`` is any number but 0."""
+
+    def unpin_frame_buffer_for_save(self, call: Call) -> Answer:
+        """DxgkCbUnpinFrameBufferForSave."""
+
+    def older_callback(self, call: Call) -> Answer:
+        """The callback of ``vector.OLDER`` that ``call`` names, with any arguments."""
+
 
 class BatchImplementation(Protocol):
     """An implementation to which it is cheaper to carry out many calls at once."""
@@ -132,5 +143,7 @@ def carry_out(implementation: Implementation, call: Call) -> Answer:
         "UnmapPhysicalMemory": implementation.unmap_physical_memory,
         "AllocateAdl": implementation.allocate_adl,
         "FreeAdl": implementation.free_adl,
+        "PinFrameBufferForSave2": implementation.pin_frame_buffer_for_save2,
+        "UnpinFrameBufferForSave": implementation.unpin_frame_buffer_for_save,
     }
-    return methods[call.name](call)
+    return methods.get(call.name, implementation.older_callback)(call)

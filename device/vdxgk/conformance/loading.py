@@ -21,13 +21,12 @@ from vdxgk.conformance.expression import Value, parse_conditions, parse_value
 from vdxgk.conformance.vector import (
     BASES,
     CALLS,
-    CONSTANTS,
     FEATURES,
-    NAMES,
     Family,
     Step,
     Topic,
     Vector,
+    names,
 )
 from vdxgk.memory.ddi import Bugcheck, SysmmFatalError
 from vdxgk.memory.ntstatus import NtStatus
@@ -38,7 +37,7 @@ _SUBCODES = {code.name: code.value for code in SysmmFatalError}
 STEP_KEYS = {"call", "status", "out", "save", "bugcheck"}
 _VECTOR_KEYS = {"id", "title", "basis", "status_basis", "source", "requires", "each", "steps"}
 _TOPIC_KEYS = {"call", "title", "about", "source", "defaults", "sequences", "vector"}
-ENVIRONMENT = frozenset({"adapter", "second_adapter", "highest_visible", "io_space"})
+ENVIRONMENT = frozenset({"adapter", "second_adapter", "highest_visible", "io_space", "save_area"})
 
 
 class VectorError(ValueError):
@@ -221,7 +220,7 @@ class _Reader:
         for field, value in arguments.items():
             _choice(where, field, shape.inputs)
             try:
-                parsed = parse_value(value, CONSTANTS | NAMES.get(field, {}))
+                parsed = parse_value(value, names(call, field))
             except ValueError as error:
                 raise VectorError(f"{where}: {field}: {error}") from error
             _check_references(f"{where}: {field}", parsed, known)
@@ -242,7 +241,7 @@ class _Reader:
         for field, value in flatten(raw):
             _choice(f"{where}: out", field, shape.outputs + shape.observations)
             try:
-                conditions = parse_conditions(value, CONSTANTS | NAMES.get(field, {}))
+                conditions = parse_conditions(value, names(call, field))
             except ValueError as error:
                 raise VectorError(f"{where}: out: {field}: {error}") from error
             for condition in conditions:

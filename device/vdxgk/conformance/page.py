@@ -61,7 +61,8 @@ Sources are pages of the Windows driver documentation: `nc-`, `ns-` and
 The machine needs free memory between 16 MiB and 1 GiB, and between 4 and 5 GiB.
 `$adapter` is the DeviceHandle of an adapter that was started in logical mode,
 `$highest_visible` its HighestVisibleAddress, `$io_space` the address of 4 MiB
-behind a BAR that the driver may wrap, such as its framebuffer.
+behind a BAR that the driver may wrap, such as its framebuffer, `$save_area` what
+the driver answered to DXGKQAITYPE_FRAMEBUFFERSAVESIZE, 64 KiB or more.
 
 Besides fields of the DDI, cases look at what can be observed:
 

@@ -9,6 +9,7 @@ that must succeed too: a refused call has left everything as it was.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +27,9 @@ from vdxgk.memory.pages import PAGE_SHIFT, PAGE_SIZE
 
 _STATUS_NAMES = {int(status): status.symbol for status in NtStatus}
 _STATUS_VALUES = {status.symbol: int(status) for status in NtStatus}
+
+TOGETHER = 128
+"""Vectors side by side: a bound on the memory that they hold."""
 
 Execution = Generator[Call, Answer, "Result"]
 
@@ -59,20 +63,38 @@ def run(vector: Vector, implementation: Implementation) -> Result:
 def run_together(
     vectors: Iterable[Vector], implementation: BatchImplementation
 ) -> dict[str, Result]:
-    """Run vectors side by side: first steps in one batch, then second steps, ..."""
+    """Run vectors side by side: first steps in one batch, then second steps, ...
+
+    At most ``TOGETHER`` at once, and of those that disturb each other one.
+    """
     results: dict[str, Result] = {}
-    running = [(vector.id, execute(vector, implementation.environment)) for vector in vectors]
-    waiting = [(name, execution, next(execution)) for name, execution in running]
-    while waiting:
+    queues = [deque(group) for group in _by_alone(vectors)]
+    waiting: list[tuple[Vector, Execution, Call]] = []
+    while True:
+        for queue, limit in zip(queues, (TOGETHER, 1), strict=True):
+            running = sum(vector.alone == (limit == 1) for vector, _, _ in waiting)
+            while queue and running < limit:
+                execution = execute(queue[0], implementation.environment)
+                waiting.append((queue.popleft(), execution, next(execution)))
+                running += 1
+        if not waiting:
+            return results
         answers = implementation.carry_out([call for _, _, call in waiting])
         still = []
-        for (name, execution, _), answer in zip(waiting, answers, strict=True):
+        for (vector, execution, _), answer in zip(waiting, answers, strict=True):
             try:
-                still.append((name, execution, execution.send(answer)))
+                still.append((vector, execution, execution.send(answer)))
             except StopIteration as end:
-                results[name] = end.value
+                results[vector.id] = end.value
         waiting = still
-    return results
+
+
+def _by_alone(vectors: Iterable[Vector]) -> tuple[list[Vector], list[Vector]]:
+    together: list[Vector] = []
+    alone: list[Vector] = []
+    for vector in vectors:
+        (alone if vector.alone else together).append(vector)
+    return together, alone
 
 
 def execute(vector: Vector, environment: Mapping[str, int]) -> Execution:
@@ -173,6 +195,7 @@ class _Held:
         self._objects: dict[int, int] = {}  # to the adapter object, 0 without
         self._lists: dict[int, int] = {}  # to the adapter object
         self._views: dict[int, dict[str, int]] = {}  # to the arguments of Unmap
+        self._pinned: set[tuple[int, int]] = set()  # adapter and physical adapter
 
     def note(self, call: Call, answer: Answer) -> None:
         """Keep the books after a call."""
@@ -204,17 +227,28 @@ class _Held:
                 }
             case "UnmapPhysicalMemory":
                 self._views.pop(arguments.get("pBaseAddress", 0), None)
+            case "PinFrameBufferForSave2":
+                self._pinned.add(_save_area(arguments))
+            case "UnpinFrameBufferForSave":
+                self._pinned.discard(_save_area(arguments))
 
     def next_to_give_back(self) -> Call | None:
         """The call that gives one thing back: views, then lists, then objects."""
-        for arguments in self._views.values():
-            return Call("UnmapPhysicalMemory", arguments)
+        for adapter, index in self._pinned:
+            arguments = {"hAdapter": adapter, "PhysicalAdapterIndex": index}
+            return Call("UnpinFrameBufferForSave", arguments)
+        for view in self._views.values():
+            return Call("UnmapPhysicalMemory", view)
         for adl, adapter_object in self._lists.items():
             return Call("FreeAdl", {"hAdapterMemoryObject": adapter_object, "pAdl": adl})
         for handle, adapter_object in self._objects.items():
             arguments = {"hPhysicalMemoryObject": handle, "hAdapterMemoryObject": adapter_object}
             return Call("DestroyPhysicalMemoryObject", arguments)
         return None
+
+
+def _save_area(arguments: Mapping[str, int]) -> tuple[int, int]:
+    return arguments.get("hAdapter", 0), arguments.get("PhysicalAdapterIndex", 0)
 
 
 def _describe(answer: Answer) -> str:

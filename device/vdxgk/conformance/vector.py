@@ -13,6 +13,7 @@ from vdxgk.memory.ddi import (
     CacheType,
     MdlFlags,
     PhysicalMemoryType,
+    PinFrameBufferFlags,
 )
 
 Basis = Literal["documented", "header", "observed", "inferred"]
@@ -38,6 +39,13 @@ class CallShape:
     observations: tuple[str, ...] = ()
     returns: bool = True
 
+
+OLDER = (
+    *("AllocateContiguousMemory", "FreeContiguousMemory", "AllocatePagesForMdl"),
+    *("FreePagesFromMdl", "PinFrameBufferForSave", "MapFrameBufferPointer"),
+    *("UnmapFrameBufferPointer", "MapMdlToIoMmu", "UnmapMdlFromIoMmu"),
+)
+"""The callbacks of WDDM 2.4, of which only the adapter is given: any other arguments will do."""
 
 CALLS = {
     "CreatePhysicalMemoryObject": CallShape(
@@ -80,6 +88,17 @@ CALLS = {
         ),
     ),
     "FreeAdl": CallShape(("hAdapterMemoryObject", "pAdl"), returns=False),
+    "PinFrameBufferForSave2": CallShape(
+        ("hAdapter", "PhysicalAdapterIndex", "CommitSize", "Flags"),
+        ("pAdl",),
+        (
+            *("Adl.PageCount", "Adl.Contiguous", "Adl.LastByte"),
+            *("Adl.Distinct", "Adl.Consecutive"),
+        ),
+    ),
+    "UnpinFrameBufferForSave": CallShape(("hAdapter", "PhysicalAdapterIndex")),
+    **{name: CallShape(("hAdapter",)) for name in OLDER},
+    "UnmapMdlFromIoMmu": CallShape(("hAdapter",), returns=False),
 }
 
 OBSERVATIONS = {
@@ -125,16 +144,24 @@ NAMES: dict[str, dict[str, int]] = {
         for member in MdlFlags
     },
     "AccessMode": {f"{member.name}_MODE": member.value for member in AccessMode},
-    "Flags": {
+    "AllocateAdl.Flags": {
         "RequireContiguous": AllocateAdlFlags.REQUIRE_CONTIGUOUS.value,
         "PreferContiguous": AllocateAdlFlags.PREFER_CONTIGUOUS.value,
+    },
+    "PinFrameBufferForSave2.Flags": {
+        "PreferContiguous": PinFrameBufferFlags.PREFER_CONTIGUOUS.value
     },
     "View.CacheType": {member.name: member.value for member in CacheType},
     "Section.PageProtection": _PROTECTIONS,
     "Section.DesiredAccess": _SECTION_ACCESS,
     "Section.AllocationAttributes": {"SEC_COMMIT": 0x08000000, "SEC_RESERVE": 0x04000000},
 }
-"""The symbols that a field knows; CONSTANTS are known everywhere."""
+"""The symbols that a field knows, or one call's field; CONSTANTS are known everywhere."""
+
+
+def names(call: str, field: str) -> dict[str, int]:
+    """The symbols that may stand for values of ``field`` in ``call``."""
+    return CONSTANTS | NAMES.get(field, {}) | NAMES.get(f"{call}.{field}", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +198,11 @@ class Vector:
     source: str
     requires: frozenset[str]
     steps: tuple[Step, ...]
+
+    @property
+    def alone(self) -> bool:
+        """Whether it uses what there is once only: two such vectors disturb each other."""
+        return any(step.call == "PinFrameBufferForSave2" for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)

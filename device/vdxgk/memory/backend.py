@@ -37,6 +37,7 @@ from vdxgk.memory.objects import (
 from vdxgk.memory.pages import PAGE_SIZE, Range, align_down, align_up
 from vdxgk.memory.pool import GuestMemoryPool
 from vdxgk.memory.reporter import Reporter
+from vdxgk.memory.save_areas import SaveAreas
 from vdxgk.memory.starting import StartRequest
 
 __all__ = ["Backend", "Quotas", "Reporter", "StartRequest"]
@@ -85,6 +86,7 @@ class Backend:
         self._lists = Lists(
             self.openings, self.table, self.ram, self.reporter, self._back, self.quotas.lists
         )
+        self.save_areas = SaveAreas(self.adapters, self._lists, self._make_section)
         self.committed = 0
         """Bytes of all sections, backed or not."""
 
@@ -118,11 +120,12 @@ class Backend:
         adapter = self.adapters.remove(handle)
         openings = [opening for opening in self.openings if opening.adapter is adapter]
         leaked_lists = sum(len(opening.lists) for opening in openings)
+        leaked_objects = sum(not opening.target.system for opening in openings)
         if leaked_lists:
             self._bugcheck(SysmmFatalError.ADL_LEAKED, f"{leaked_lists} lists leaked at stop")
-        if openings:
+        if leaked_objects:
             self._bugcheck(
-                SysmmFatalError.ADAPTER_OBJECT_LEAKED, f"{len(openings)} objects leaked at stop"
+                SysmmFatalError.ADAPTER_OBJECT_LEAKED, f"{leaked_objects} objects leaked at stop"
             )
         for opening in openings:
             for adl in list(opening.lists.values()):
@@ -131,7 +134,7 @@ class Backend:
             self._forget_object(opening.target)
         leaked = {opening.target.handle for opening in openings}
         self.cpu_mappings.remove_if(lambda mapping: mapping.target.handle in leaked)
-        return len(openings), leaked_lists
+        return leaked_objects, leaked_lists
 
     # ---- donated memory ----------------------------------------------------
 
@@ -218,7 +221,7 @@ class Backend:
         passed is one too [I].  The object then stays, with
         STATUS_RESOURCE_IN_USE for whoever goes on.
         """
-        target = self.objects.get(handle)
+        target = self._object(handle)
         opening = self.openings.get(adapter_object) if adapter_object else None
         if opening is not None and opening.target is not target:
             raise Refused(
@@ -242,7 +245,7 @@ class Backend:
 
     def open(self, handle: int, adapter_handle: int) -> AdapterObject:
         """DxgkCbOpenPhysicalMemoryObject. [D] One adapter at a time."""
-        target = self.objects.get(handle)
+        target = self._object(handle)
         adapter = self.adapters.get(adapter_handle)
         if target.opening is not None:
             raise invalid(f"object {handle:#x} is already open")
@@ -250,7 +253,7 @@ class Backend:
 
     def close(self, adapter_object: int) -> None:
         """DxgkCbClosePhysicalMemoryObject. [I] A live list is a bugcheck, as at destroy."""
-        opening = self.openings.get(adapter_object)
+        opening = self._opening(adapter_object)
         self._refuse_live_lists(opening, "closed")
         self._drop_opening(opening)
 
@@ -260,7 +263,7 @@ class Backend:
         [D] IO space is mapped for kernel mode only.  Raises creation.MoreMemory
         if a section has no pages yet and the guest has to donate first.
         """
-        target = self.objects.get(handle)
+        target = self._object(handle)
         if mode not in (AccessMode.KERNEL, AccessMode.USER):
             raise invalid(f"AccessMode {mode} is neither KernelMode nor UserMode")
         if mode == AccessMode.USER and not target.is_ram:
@@ -290,7 +293,7 @@ class Backend:
         Raises creation.MoreMemory if a section has no pages yet and the guest
         has to donate first.
         """
-        return self._lists.allocate(adapter_object, offset, size, flags)
+        return self._lists.allocate(self._opening(adapter_object), offset, size, flags)
 
     def announced(self, iova: int) -> None:
         """The hypervisor has announced a mapping at ``iova``: count it for its list."""
@@ -302,13 +305,53 @@ class Backend:
 
     def free_adl(self, adapter_object: int, handle: int) -> AddressDescriptorList:
         """DxgkCbFreeAdl, first half: the list is dead, the guest unmaps it."""
+        self._opening(adapter_object)
         return self._lists.free(adapter_object, handle)
 
     def release_adl(self, adapter_object: int, handle: int) -> None:
         """DxgkCbFreeAdl, second half: check that nothing stayed mapped."""
         self._lists.release(adapter_object, handle)
 
+    # ---- what is no object of a driver's ---------------------------------------
+
+    def refuse_older(self, adapter_handle: int, name: str) -> None:
+        """A callback of WDDM 2.4's family.
+
+        [D] Not for drivers that support remapping: STATUS_NOT_SUPPORTED [I].
+        For others it is not there: STATUS_NOT_IMPLEMENTED.
+        """
+        remaps = self.adapters.get(adapter_handle).remaps
+        status = NtStatus.NOT_SUPPORTED if remaps else NtStatus.NOT_IMPLEMENTED
+        why = "not for a driver that supports DMA remapping" if remaps else "not implemented"
+        raise Refused(status, f"DxgkCb{name} is {why}")
+
+    def _make_section(self, adapter: LogicalAdapter, size: int) -> AdapterObject:
+        """A section of Dxgkrnl's own, open."""
+        self.objects.check_room()
+        self.openings.check_room()
+        self._check_commitment(size)
+        target = PhysicalMemoryObject(
+            PhysicalMemoryType.SECTION, CacheType.CACHED, size, [], context=0, system=True
+        )
+        self.committed += size
+        target.handle = self.objects.insert(target)
+        return self._open(target, adapter)
+
     # ---- for several ---------------------------------------------------------
+
+    def _object(self, handle: int) -> PhysicalMemoryObject:
+        """An object of a driver's."""
+        target = self.objects.get(handle)
+        if target.system:
+            raise Refused(NtStatus.INVALID_HANDLE, f"{handle:#x} is no driver's object")
+        return target
+
+    def _opening(self, handle: int) -> AdapterObject:
+        """An adapter object of a driver's."""
+        opening = self.openings.get(handle)
+        if opening.target.system:
+            raise Refused(NtStatus.INVALID_HANDLE, f"{handle:#x} is no driver's adapter object")
+        return opening
 
     def _open(self, target: PhysicalMemoryObject, adapter: LogicalAdapter) -> AdapterObject:
         opening = AdapterObject(target, adapter)

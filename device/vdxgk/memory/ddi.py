@@ -78,6 +78,12 @@ class AllocateAdlFlags(enum.IntFlag):
     PREFER_CONTIGUOUS = 0x2
 
 
+class PinFrameBufferFlags(enum.IntFlag):
+    """DXGKARGCB_PINFRAMEBUFFERFORSAVE2.Flags."""
+
+    PREFER_CONTIGUOUS = 0x1
+
+
 MDL_MAX_SIZE = (4 << 30) - 4096
 """MmAllocatePagesForMdlEx's limit; whether the newer callback keeps it is not documented."""
 

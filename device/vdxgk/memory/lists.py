@@ -57,10 +57,9 @@ class Lists:
         self._being_mapped: tuple[AddressDescriptorList, ...] = ()
 
     def allocate(
-        self, adapter_object: int, offset: int, size: int, flags: int
+        self, opening: AdapterObject, offset: int, size: int, flags: int
     ) -> AddressDescriptorList:
         """What the guest must map.  The list is not live before ``commit``."""
-        opening = self._openings.get(adapter_object)
         target = opening.target
         if flags & ~int(AllocateAdlFlags.REQUIRE_CONTIGUOUS | AllocateAdlFlags.PREFER_CONTIGUOUS):
             raise invalid(f"reserved Flags {flags:#x} of AllocateAdl are set")

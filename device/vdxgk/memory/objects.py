@@ -21,12 +21,20 @@ class AddressingMode(enum.IntEnum):
 
 @dataclass(slots=True)
 class LogicalAdapter:
-    """One started adapter: an addressing mode and, if logical, an address space."""
+    """One started adapter: an addressing mode and, if logical, an address space.
+
+    ``remaps``: its driver supports DMA remapping (DXGK_IOMMU_CAPS).
+    """
 
     mode: AddressingMode
     translated: bool
     space: LogicalAddressSpace | None
+    remaps: bool = True
+    functions: int = 1
+    """PCI functions that are linked to it: its physical adapters."""
     handle: int = 0
+    save_areas: dict[int, SaveArea] = field(default_factory=dict)
+    """By the physical adapter's index."""
 
 
 @dataclass(slots=True)
@@ -43,6 +51,8 @@ class PhysicalMemoryObject:
     runs: list[Range]
     context: int
     protection: PageProtection = PageProtection.READWRITE
+    system: bool = False
+    """Dxgkrnl's own: no driver knows its handles, and none may use them."""
     handle: int = 0
     opening: AdapterObject | None = None
     cpu_mappings: int = 0
@@ -122,6 +132,14 @@ class AddressDescriptorList:
         """Whether ``iova`` belongs to the list, by its ends; exact if they lie in a row."""
         last = self.mappings[-1]
         return self.mappings[0].logical <= iova < last.logical + last.size
+
+
+@dataclass(slots=True)
+class SaveArea:
+    """Where a physical adapter's frame buffer is saved: a section of Dxgkrnl's own [D]."""
+
+    opening: AdapterObject
+    pinned: AddressDescriptorList | None = None
 
 
 @dataclass(frozen=True, slots=True)

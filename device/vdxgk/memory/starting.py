@@ -44,7 +44,8 @@ def start(request: StartRequest, ram: GuestRam, dma_bits: int) -> LogicalAdapter
         space = LogicalAddressSpace(first, min(last, reach), request.reserved)
         if space.free_bytes == 0:
             raise invalid(f"aperture {first:#x}-{last:#x} holds no logical address space")
-    return LogicalAdapter(mode, request.translated, space)
+    remaps = IommuCaps.DMA_REMAPPING_SUPPORTED in request.iommu_caps
+    return LogicalAdapter(mode, request.translated, space, remaps)
 
 
 def _mode(request: StartRequest, reach: int) -> AddressingMode:

@@ -47,6 +47,14 @@ class Held:
     views: set[int] = field(default_factory=set)
 
 
+@dataclass
+class Saved:
+    """What the model knows of an adapter's save area."""
+
+    size: int
+    pinned: AddressDescriptorList | None = None
+
+
 class BackendModel(RuleBasedStateMachine):
     """A backend, a guest with little memory, and the model of both."""
 
@@ -60,6 +68,7 @@ class BackendModel(RuleBasedStateMachine):
         self.adapters: list[LogicalAdapter] = []
         self.objects: dict[int, Held] = {}
         self.lists: dict[int, tuple[Held, AddressDescriptorList, str]] = {}
+        self.save_areas: dict[int, Saved] = {}  # by the adapter's handle
         self.dead: list[int] = [1]
         self.bugchecks: list[int] = []
 
@@ -135,10 +144,16 @@ class BackendModel(RuleBasedStateMachine):
     @invariant()
     def live_handles_are_those_of_the_model(self) -> None:
         backend = self.backend
-        assert {target.handle for target in backend.objects} == set(self.objects)
+        areas = len(self.save_areas)
+        drivers = {target.handle for target in backend.objects if not target.system}
+        assert drivers == set(self.objects)
+        assert len(backend.objects) == len(drivers) + areas
         openings = {held.opening.handle for held in self.objects.values() if held.opening}
-        assert {opening.handle for opening in backend.openings} == openings
-        assert {adl.handle for adl in backend.lists} == set(self.lists)
+        opened = {opening.handle for opening in backend.openings if not opening.target.system}
+        assert opened == openings
+        assert len(backend.openings) == len(opened) + areas
+        pinned = {area.pinned.handle for area in self.save_areas.values() if area.pinned}
+        assert {adl.handle for adl in backend.lists} == set(self.lists) | pinned
         views = {token for held in self.objects.values() for token in held.views}
         assert len(backend.cpu_mappings) == len(views)
         assert all(token in backend.cpu_mappings for token in views)
@@ -158,11 +173,14 @@ class BackendModel(RuleBasedStateMachine):
     @invariant()
     def objects_have_their_size(self) -> None:
         for target in self.backend.objects:
+            if target.system:
+                continue
             held = self.objects[target.handle]
             in_use = sum(run.size for run in target.runs)
             assert in_use == held.size or (held.kind == "section" and not in_use)
-        sections = [held for held in self.objects.values() if held.kind == "section"]
-        assert self.backend.committed == sum(held.size for held in sections)
+        sections = [held.size for held in self.objects.values() if held.kind == "section"]
+        sections += [area.size for area in self.save_areas.values()]
+        assert self.backend.committed == sum(sections)
 
     @invariant()
     def logical_addresses_belong_to_one_list(self) -> None:
@@ -171,6 +189,9 @@ class BackendModel(RuleBasedStateMachine):
             adls = [
                 a for h, a, _ in self.lists.values() if h.opening and h.opening.adapter is adapter
             ]
+            area = self.save_areas.get(adapter.handle)
+            if area and area.pinned:
+                adls.append(area.pinned)
             ranges = sorted(adl.reserved for adl in adls)
             assert all(a.end + adapter.space.GUARD <= b.base for a, b in pairwise(ranges))
             assert all(item.end - 1 <= VISIBLE for item in ranges)
@@ -181,6 +202,17 @@ class BackendModel(RuleBasedStateMachine):
     @invariant()
     def bugchecks_are_those_that_were_earned(self) -> None:
         assert self.world.report.bugchecks == self.bugchecks
+
+    def unpin_if_pinned(self, adapter: LogicalAdapter) -> bool:
+        area = self.save_areas.get(adapter.handle)
+        if area is None or area.pinned is None:
+            return False
+        self.backend.save_areas.unpin(adapter.handle, 0)
+        self.world.unmap_all(area.pinned)
+        self.backend.release_adl(area.pinned.opening.handle, area.pinned.handle)
+        self.dead.append(area.pinned.handle)
+        area.pinned = None
+        return True
 
     def teardown(self) -> None:
         """Give everything back, as a driver should: nothing is left."""
@@ -195,6 +227,7 @@ class BackendModel(RuleBasedStateMachine):
                 self.backend.unmap(token)
             self.backend.destroy(held.handle, held.opening.handle if held.opening else 0)
         for adapter in self.adapters:
+            self.unpin_if_pinned(adapter)
             assert self.backend.stop_adapter(adapter.handle) == (0, 0)
         backend = self.backend
         assert backend.pool.free_bytes == backend.pool.donated == backend.pool.idle_bytes

@@ -11,6 +11,7 @@ from tests.unit.vdxgk.raw_guest import RawGuest
 from tests.unit.vdxgk.world import World
 from vdxgk.channel import layout
 from vdxgk.conformance import Answer, Call
+from vdxgk.conformance.vector import OLDER
 from vdxgk.memory.creation import MoreMemory
 from vdxgk.memory.ddi import Bugcheck, CreatePhysicalMemoryObject, PhysicalMemoryType
 from vdxgk.memory.ntstatus import NtStatus, Refused
@@ -22,6 +23,7 @@ T = TypeVar("T")
 DONATIONS = 16
 """How often one call may ask for memory, as in the shim."""
 HIGHEST_VISIBLE = (1 << 32) - 1
+SAVE_AREA = 1 << 20
 IO_SPACE = 1 << 38
 """Where a BAR might lie."""
 FEATURES = frozenset({"second-adapter", "unchecked-frees"})
@@ -121,7 +123,10 @@ class ModelImplementation:
             "second_adapter": self.world.start().handle,
             "highest_visible": HIGHEST_VISIBLE,
             "io_space": IO_SPACE,
+            "save_area": SAVE_AREA,
         }
+        self.backend.save_areas.reserve(self.environment["adapter"], 0, SAVE_AREA)
+        self._pinned: dict[int, AddressDescriptorList] = {}
 
     def _answer(self, action: Callable[[], Answer]) -> Answer:
         """Carry out ``action``, with donations; bugchecks are those that it reported."""
@@ -217,21 +222,56 @@ class ModelImplementation:
             adl = self.backend.allocate_adl(
                 opening, given.get("Offset", 0), given.get("Size", 0), given.get("Flags", 0)
             )
-            for mapping in adl.mappings:
-                if mapping.physical < IO_SPACE:
-                    self.world.map(mapping)
-                else:
-                    self.world.table.map(mapping.logical, mapping.size, None, 0)
-            self.backend.commit_adl(opening, adl.handle)
-            self._lists[adl.handle] = adl
-            pages = [
-                (mapping.logical + into) >> PAGE_SHIFT
-                for mapping in adl.mappings
-                for into in range(0, mapping.size, PAGE_SIZE)
-            ]
-            return Answer(
-                NtStatus.SUCCESS, {"pAdl": adl.handle}, pages=pages, contiguous=adl.contiguous
+            return self._live(adl)
+
+        return self._answer(action)
+
+    def _live(self, adl: AddressDescriptorList) -> Answer:
+        for mapping in adl.mappings:
+            if mapping.physical < IO_SPACE:
+                self.world.map(mapping)
+            else:
+                self.world.table.map(mapping.logical, mapping.size, None, 0)
+        self.backend.commit_adl(adl.opening.handle, adl.handle)
+        self._lists[adl.handle] = adl
+        pages = [
+            (mapping.logical + into) >> PAGE_SHIFT
+            for mapping in adl.mappings
+            for into in range(0, mapping.size, PAGE_SIZE)
+        ]
+        return Answer(
+            NtStatus.SUCCESS, {"pAdl": adl.handle}, pages=pages, contiguous=adl.contiguous
+        )
+
+    def pin_frame_buffer_for_save2(self, call: Call) -> Answer:
+        given = call.arguments
+        adapter, index = _save_area_of(call)
+
+        def action() -> Answer:
+            adl = self.backend.save_areas.pin(
+                adapter, index, given.get("CommitSize", 0), given.get("Flags", 0)
             )
+            self._pinned[index] = adl
+            return self._live(adl)
+
+        return self._answer(action)
+
+    def unpin_frame_buffer_for_save(self, call: Call) -> Answer:
+        adapter, index = _save_area_of(call)
+
+        def action() -> Answer:
+            self.backend.save_areas.unpin(adapter, index)
+            adl = self._pinned.pop(index)
+            self.world.unmap_all(adl)
+            self.backend.release_adl(adl.opening.handle, adl.handle)
+            return Answer(NtStatus.SUCCESS)
+
+        return self._answer(action)
+
+    def older_callback(self, call: Call) -> Answer:
+        def action() -> Answer:
+            self.backend.refuse_older(call.arguments.get("hAdapter", 0), call.name)
+            return Answer(NtStatus.SUCCESS)
 
         return self._answer(action)
 
@@ -262,7 +302,10 @@ class RawImplementation:
             "second_adapter": self.guest.start_adapter(),
             "highest_visible": HIGHEST_VISIBLE,
             "io_space": IO_SPACE,
+            "save_area": SAVE_AREA,
         }
+        self._save_area(layout.OP_RESERVE_SAVE_AREA, self.environment["adapter"], SAVE_AREA)
+        self._pinned: dict[int, tuple[int, int]] = {}  # adapter object and list
 
     def close(self) -> None:
         self.guest.close()
@@ -361,6 +404,9 @@ class RawImplementation:
         if completion.status != NtStatus.SUCCESS:
             return Answer(completion.status, bugchecks=self._bugchecks())
         result = layout.AllocateAdlResult.from_buffer_copy(completion.result)
+        return self._live(opening, result)
+
+    def _live(self, opening: int, result: layout.AllocateAdlResult) -> Answer:
         listed = self.guest.words(3 * result.mapping_count)
         mappings = list(zip(listed[::3], listed[1::3], listed[2::3], strict=True))
         if mappings[0][1] < IO_SPACE:
@@ -388,8 +434,42 @@ class RawImplementation:
     def free_adl(self, call: Call) -> Answer:
         words = call.arguments["hAdapterMemoryObject"], call.arguments["pAdl"]
         answer = self._simple(layout.OP_FREE_ADL, *words)
-        if answer.status != NtStatus.SUCCESS:
-            return answer
-        for logical, _, size in self._mappings.pop(words[1]):
+        return self._release(*words) if answer.succeeded else answer
+
+    def _release(self, opening: int, adl: int) -> Answer:
+        for logical, _, size in self._mappings.pop(adl):
             self.guest.client.dma_unmap(logical, size)
-        return self._simple(layout.OP_RELEASE_ADL, *words)
+        return self._simple(layout.OP_RELEASE_ADL, opening, adl)
+
+    def _save_area(
+        self, op: int, adapter: int, size: int = 0, index: int = 0, flags: int = 0
+    ) -> layout.Completion:
+        args = layout.SaveAreaArgs(adapter, size, index, flags)
+        return self._request(op, bytes(args))
+
+    def pin_frame_buffer_for_save2(self, call: Call) -> Answer:
+        given = call.arguments
+        names = ("hAdapter", "CommitSize", "PhysicalAdapterIndex", "Flags")
+        wanted = [given.get(name, 0) for name in names]
+        completion = self._save_area(layout.OP_PIN_SAVE_AREA, *wanted)
+        if completion.status != NtStatus.SUCCESS:
+            return Answer(completion.status, bugchecks=self._bugchecks())
+        result = layout.PinResult.from_buffer_copy(completion.result)
+        self._pinned[wanted[2]] = (result.adapter_object, result.list.adl)
+        return self._live(result.adapter_object, result.list)
+
+    def unpin_frame_buffer_for_save(self, call: Call) -> Answer:
+        adapter, index = _save_area_of(call)
+        completion = self._save_area(layout.OP_UNPIN_SAVE_AREA, adapter, index=index)
+        if completion.status != NtStatus.SUCCESS:
+            return Answer(completion.status, bugchecks=self._bugchecks())
+        return self._release(*self._pinned.pop(index))
+
+    def older_callback(self, call: Call) -> Answer:
+        args = layout.OlderArgs(call.arguments.get("hAdapter", 0), OLDER.index(call.name))
+        completion = self._request(layout.OP_OLDER_CALLBACK, bytes(args), room=0)
+        return Answer(completion.status, bugchecks=self._bugchecks())
+
+
+def _save_area_of(call: Call) -> tuple[int, int]:
+    return call.arguments.get("hAdapter", 0), call.arguments.get("PhysicalAdapterIndex", 0)

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from tests.unit.vdxgk.backend_model import BackendModel, Held, Opening
+from tests.unit.vdxgk.backend_model import BackendModel, Held, Opening, Saved
 from tests.unit.vdxgk.world import contiguous, io_space, mdl, section
 from vdxgk.memory.ntstatus import NtStatus
 from vdxgk.memory.pages import PAGE_SIZE
@@ -205,6 +205,63 @@ class BackendStates(BackendModel):
         else:
             self.refused(NtStatus.INVALID_HANDLE, self.backend.free_adl, *which)
 
+    # ---- save areas ------------------------------------------------------------
+
+    @rule(pick=PICK, pages=st.sampled_from([1, 16, 100]))
+    def reserve_a_save_area(self, pick: int, pages: int) -> None:
+        adapter = self.pick(pick, self.adapters).handle
+        if adapter in self.save_areas:
+            self.refused(
+                NtStatus.INVALID_PARAMETER, self.backend.save_areas.reserve, adapter, 0, PAGE_SIZE
+            )
+            return
+        size = pages * PAGE_SIZE
+        if len(self.backend.objects) == self.backend.quotas.objects:
+            self.refused(
+                NtStatus.INSUFFICIENT_RESOURCES, self.backend.save_areas.reserve, adapter, 0, size
+            )
+            return
+        self.backend.save_areas.reserve(adapter, 0, size)
+        self.save_areas[adapter] = Saved(size)
+
+    @precondition(lambda self: self.save_areas)
+    @rule(pick=PICK, part=PICK, prefer=st.booleans(), generous=st.booleans())
+    def pin(self, pick: int, part: int, prefer: bool, generous: bool) -> None:
+        adapter, area = self.pick(pick, list(self.save_areas.items()))
+        size = (part % (area.size // PAGE_SIZE) + 1) * PAGE_SIZE
+        if area.pinned:
+            self.refused(NtStatus.RESOURCE_IN_USE, self.backend.save_areas.pin, adapter, 0, size, 0)
+            return
+        adl = self.call(
+            lambda: self.backend.save_areas.pin(adapter, 0, size, int(prefer)), generous
+        )
+        if adl is None:
+            return
+        assert sum(mapping.size for mapping in adl.mappings) == size
+        opening = adl.opening
+        for call, args in (
+            (self.backend.free_adl, (opening.handle, adl.handle)),
+            (self.backend.close, (opening.handle,)),
+            (self.backend.allocate_adl, (opening.handle, 0, PAGE_SIZE, 0)),
+            (self.backend.destroy, (opening.target.handle, opening.handle)),
+            (self.backend.map, (opening.target.handle, 0, 0, 1)),
+        ):
+            self.refused(NtStatus.INVALID_HANDLE, call, *args)
+        self.world.map_all(adl)
+        self.backend.commit_adl(opening.handle, adl.handle)
+        area.pinned = adl
+
+    @rule(pick=PICK)
+    def unpin(self, pick: int) -> None:
+        adapter = self.pick(pick, self.adapters)
+        if not self.unpin_if_pinned(adapter):
+            status = (
+                NtStatus.INVALID_DEVICE_REQUEST
+                if adapter.handle in self.save_areas
+                else NtStatus.INVALID_PARAMETER
+            )
+            self.refused(status, self.backend.save_areas.unpin, adapter.handle, 0)
+
     # ---- the whole -----------------------------------------------------------
 
     @rule(pick=PICK)
@@ -256,8 +313,14 @@ class BackendStates(BackendModel):
             if held.opening and held.opening.adapter is adapter
         ]
         lists = [item for item in self.lists.values() if item[0] in leaked]
-        assert self.backend.stop_adapter(adapter.handle) == (len(leaked), len(lists))
-        self.bugchecks += ([7] if lists else []) + ([6] if leaked else [])
+        area = self.save_areas.pop(adapter.handle, None)
+        pinned = area.pinned if area else None
+        leaked_lists = len(lists) + (pinned is not None)
+        assert self.backend.stop_adapter(adapter.handle) == (len(leaked), leaked_lists)
+        self.bugchecks += ([7] if leaked_lists else []) + ([6] if leaked else [])
+        if pinned:
+            self.world.unmap_all(pinned)
+            self.dead.append(pinned.handle)
         for held, adl, _ in lists:
             self.world.unmap_all(adl)
             self.forget_list(held, adl)

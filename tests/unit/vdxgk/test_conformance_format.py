@@ -174,6 +174,9 @@ class Scripted:
     unmap_physical_memory = _next
     allocate_adl = _next
     free_adl = _next
+    pin_frame_buffer_for_save2 = _next
+    unpin_frame_buffer_for_save = _next
+    older_callback = _next
 
     def carry_out(self, calls: Sequence[Call]) -> list[Answer]:
         return [self._next(call) for call in calls]

@@ -17,6 +17,7 @@ class Page:
             self.faults,
             features=1,
             dma_bits=32,
+            framebuffer=16 << 20,
             on_reset=lambda: self.calls.append("reset"),
             on_channel_doorbell=lambda: self.calls.append("channel"),
             on_engine_doorbell=lambda: self.calls.append("engine"),
@@ -38,6 +39,7 @@ def test_constants(page: Page) -> None:
     assert page.read(layout.REG_MAGIC) == layout.MAGIC
     assert page.read(layout.REG_VERSION) == layout.VERSION
     assert page.read(layout.REG_DMA_BITS) == 32
+    assert page.read(layout.REG_FRAMEBUFFER_PAGES) == 4096
     page.write(layout.REG_MAGIC, 0)
     assert page.read(layout.REG_MAGIC) == layout.MAGIC
 
