@@ -126,6 +126,20 @@ dma_bits_option = click.option(
     help="A file for all vfio-user messages, for each socket in turn; "
     "`python -m pyvfio_user trace FILE` prints it.",
 )
+@click.option(
+    "--audit",
+    "audits",
+    multiple=True,
+    help="A file for all mappings of guest memory, for each socket in turn; "
+    "`vdxgk audit FILE` reads it.",
+)
+@click.option(
+    "--audit-limit",
+    type=Size(),
+    default="256M",
+    show_default=True,
+    help="The most that such a file may grow to.",
+)
 @click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
 @click.option("--max-donated", type=Size(), default="16G", show_default=True)
 @click.option("--scatter-seed", type=int, default=0, help="Repeatable scattering of MDL pages.")
@@ -151,6 +165,8 @@ def serve(
     max_donated: int,
     viewers: Sequence[str],
     traces: Sequence[str],
+    audits: Sequence[str],
+    audit_limit: int,
     scatter_seed: int,
     misbehave: bool,
     as_json: bool,
@@ -161,7 +177,8 @@ def serve(
 
     One client after another, until SIGTERM or Ctrl-C.
     """
-    for option, paths in (("--control", controls), ("--vnc", viewers), ("--trace", traces)):
+    lists = {"--control": controls, "--vnc": viewers, "--trace": traces, "--audit": audits}
+    for option, paths in lists.items():
         if paths and len(paths) != len(sockets):
             raise click.UsageError(f"{len(sockets)} --socket but {len(paths)} {option}")
     configure(as_json, log_level)
@@ -169,6 +186,7 @@ def serve(
     from pyvfio_user import ServerError  # noqa: PLC0415
     from vdxgk import function  # noqa: PLC0415
     from vdxgk.adapter import AdapterOptions  # noqa: PLC0415
+    from vdxgk.audit.writer import AuditError  # noqa: PLC0415
     from vdxgk.control import ControlError  # noqa: PLC0415
     from vdxgk.display.rom import read_rom  # noqa: PLC0415
     from vdxgk.memory.backend import Quotas  # noqa: PLC0415
@@ -188,11 +206,12 @@ def serve(
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     controls = controls or [f"{path}.control" for path in sockets]
-    doors = [Doors(*paths) for paths in itertools.zip_longest(sockets, controls, viewers, traces)]
+    columns = itertools.zip_longest(sockets, controls, viewers, traces, audits)
+    doors = [Doors(*paths, audit_limit=audit_limit) for paths in columns]
     try:
         if not serve_until_told(doors, options, ready_fd):
             raise click.ClickException("an adapter was given up; the log says why")
-    except (ServerError, ControlError) as error:
+    except (ServerError, ControlError, AuditError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -17,6 +17,8 @@ from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import Server
 from vdxgk.adapter import Adapter, AdapterOptions
+from vdxgk.audit.observer import AuditObserver
+from vdxgk.audit.writer import DEFAULT_LIMIT, AuditWriter
 from vdxgk.control import Command, ControlError, ControlServer
 from vdxgk.describe import describe
 from vdxgk.misbehaviour import Misbehaviour
@@ -28,13 +30,16 @@ from vdxgk.vnc.server import VncServer
 class Doors:
     """Paths of one adapter's sockets: for QEMU, for questions, for viewers if any.
 
-    Every vfio-user message goes to the file at ``trace``, if there is one.
+    Every vfio-user message goes to the file at ``trace``, if there is one, and
+    every mapping to the one at ``audit``, of ``audit_limit`` bytes at most.
     """
 
     socket: str
     control: str
     vnc: str | None = None
     trace: str | None = None
+    audit: str | None = None
+    audit_limit: int = DEFAULT_LIMIT
 
 
 class ServedAdapter:
@@ -42,7 +47,7 @@ class ServedAdapter:
 
     Several in one process share nothing but the interpreter and the log.
     Entering raises pyvfio_user.ServerError or ControlError if a socket or the
-    trace cannot be had.
+    trace cannot be had, AuditError for the audit's log.
     """
 
     def __init__(self, doors: Doors, options: AdapterOptions, log: FilteringBoundLogger) -> None:
@@ -62,8 +67,10 @@ class ServedAdapter:
                 self.adapter.device, self._doors.socket, log=self._log, trace=self._doors.trace
             )
             stack.enter_context(self._server)
+            audit = self._audit(stack) if self._doors.audit else None
             typed = InputQueue()
-            control = ControlServer(self._doors.control, commands(self.adapter, typed), self._log)
+            understood = commands(self.adapter, typed, audit)
+            control = ControlServer(self._doors.control, understood, self._log)
             stack.callback(control.stop)
             if self._doors.vnc:
                 vnc = VncServer(self._doors.vnc, self.adapter.display, typed.put, self._log)
@@ -91,6 +98,13 @@ class ServedAdapter:
         self._thread.join()
         self.adapter.stop()
 
+    def _audit(self, stack: contextlib.ExitStack) -> AuditWriter:
+        assert self._doors.audit
+        writer = AuditWriter(self._doors.audit, self._doors.audit_limit, self._log)
+        stack.callback(writer.close)
+        self.adapter.device.observer = AuditObserver(writer, self.adapter)
+        return writer
+
     def _serve(self) -> None:
         try:
             self._server.serve()
@@ -104,7 +118,7 @@ def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready
     """Serve an adapter at each of the doors until SIGTERM or SIGINT; whether all went well.
 
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
-    Raises pyvfio_user.ServerError or ControlError if a socket or the trace cannot be had.
+    Raises pyvfio_user.ServerError, ControlError or AuditError if a socket or a file cannot be had.
     """
     with contextlib.ExitStack() as stack:
         log = structlog.get_logger("vdxgk")
@@ -136,7 +150,9 @@ def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready
     return not any(each.failed for each in served)
 
 
-def commands(adapter: Adapter, typed: InputQueue) -> Mapping[str, Command]:
+def commands(
+    adapter: Adapter, typed: InputQueue, audit: AuditWriter | None = None
+) -> Mapping[str, Command]:
     """What the control door understands."""
 
     def query_status(arguments: Mapping[str, Any]) -> object:
@@ -153,6 +169,15 @@ def commands(adapter: Adapter, typed: InputQueue) -> Mapping[str, Command]:
         adapter.saboteur.arm(kind)
         return {}
 
+    def mark(arguments: Mapping[str, Any]) -> object:
+        text = arguments.get("text")
+        if not isinstance(text, str):
+            raise ControlError("text is what to call this moment")
+        if audit is None:
+            raise ControlError("nothing is recorded: start the server with --audit")
+        audit.mark(text)
+        return {}
+
     def screenshot(arguments: Mapping[str, Any]) -> object:
         return {"png": base64.b64encode(adapter.display.png()).decode()}
 
@@ -165,6 +190,7 @@ def commands(adapter: Adapter, typed: InputQueue) -> Mapping[str, Command]:
     return {
         "query-status": query_status,
         "misbehave": misbehave,
+        "audit-mark": mark,
         "screenshot": screenshot,
         "take-input": take_input,
     }

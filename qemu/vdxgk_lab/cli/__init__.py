@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": ("vdxgk.cli:serve", "Serve the adapter at a socket, for any QEMU."),
     "status": ("vdxgk.cli:status", "Tell what a served adapter holds."),
     "screenshot": ("vdxgk.cli:screenshot", "Write what a served adapter shows to a PNG file."),
+    "audit": ("vdxgk_lab.cli.audit:audit", "What guest memory a device could reach, and when."),
     "bench": ("vdxgk_lab.cli.bench:bench", "Measure the device against this machine's floor."),
     "setup": ("vdxgk_lab.cli.setup:setup", "Download and build what the guests need."),
     "doctor": ("vdxgk_lab.cli.doctor:doctor", "What this host lacks, and the line that fixes it."),

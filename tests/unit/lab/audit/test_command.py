@@ -1,0 +1,76 @@
+"""`vdxgk audit FILE`: what it prints, and what it says of files that are no good."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.unit.lab.audit.logs import Row, end, event, mapped, mark, unmapped, write
+from vdxgk.audit.records import Ending, Kind
+from vdxgk_lab.cli import main
+
+PAGE = 4096
+SECOND = 1_000_000
+RUN: tuple[Row | bytes, ...] = (
+    event(1, Kind.CONNECTED),
+    mapped(2, 0, 64 << 20, offset=0),
+    event(3, Kind.DESCRIBED),
+    unmapped(2 * SECOND, 0, 64 << 20),
+    mapped(3 * SECOND, 0xFFFF_F000, PAGE, offset=0x5000),
+    unmapped(3 * SECOND + 250, 0xFFFF_F000, PAGE),
+    mapped(4 * SECOND, 0x1_0000_0000, 2 * PAGE, offset=0x8000, access=1),
+    mark(5 * SECOND, "probe"),
+    event(6 * SECOND, Kind.DISCONNECTED),
+)
+
+
+def test_the_report(tmp_path: Path) -> None:
+    path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
+    result = CliRunner().invoke(main, ["audit", str(path)])
+    assert result.exit_code == 0, result.output
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    for line in (
+        "7.0 s, 9 events, 1 client; complete",
+        "guest RAM 64 MiB",
+        "not translated for 2 s: up to 64 MiB reachable at their own addresses",
+        "identity 0.000 2.000 64 MiB 1",
+        "translated 2 mappings of 3 different pages; at most 1 at once, 8 KiB",
+        "lifetimes shortest 250 us, median 250 us, 90 % 2 s, 99 % 2 s, longest 2 s",
+        "access read 1, both 1",
+        "never unmapped 1 mappings",
+        "0x1_0000_0000 0x0000_8000 8 KiB read 4.000 until the client went",
+        "probe 5.000 1 8 KiB",
+    ):
+        assert line in lines, result.output
+
+
+def test_the_report_for_programs(tmp_path: Path) -> None:
+    path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
+    facts = json.loads(CliRunner().invoke(main, ["audit", "--json", str(path)]).stdout)
+    assert facts["never_unmapped"][0]["logical"] == 1 << 32
+    assert facts["translations"]["accesses"] == {"read": 1, "both": 1}
+
+
+@pytest.mark.parametrize("ending", [[end(7 * SECOND, Ending.LIMIT)], []])
+def test_an_incomplete_log_is_reported_and_is_no_success(tmp_path: Path, ending: list[Row]) -> None:
+    path = write(tmp_path / "log", [*RUN, *ending])
+    result = CliRunner().invoke(main, ["audit", str(path)])
+    assert result.exit_code == 1
+    assert "INCOMPLETE" in result.output.splitlines()[0]
+    assert "never unmapped" in result.output
+
+
+def test_mistakes_are_sentences(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("hello")
+    result = CliRunner().invoke(main, ["audit", str(path)])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"vdxgk: {path} is no log of an audit.\n`vdxgk serve --audit FILE` makes one.\n"
+    )
+    result = CliRunner().invoke(main, ["audit"])
+    assert result.exit_code == 2
+    assert "FILE" in result.stderr
