@@ -10,13 +10,20 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from pyvfio_user import Access, DmaFault, DmaTable, MessageDmaError
+from pyvfio_user import Access, DmaAccess, DmaFault, DmaTable, MessageDmaError
 from pyvfio_user import FaultReason as DmaFaultReason
 from vdxgk.channel import layout
 from vdxgk.faults import AccessRefused, Fault, FaultReason
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
+
+if TYPE_CHECKING:
+    from vdxgk.page_moves import Buffer
+
+LEAST_RUNS = 16
+"""Runs of an access from which on they may be worth moving many at a time."""
 
 
 class MemoryPath(Protocol):
@@ -65,28 +72,49 @@ class DescriptorPath:
     def crc32(self, address: int, size: int, crc: int) -> int:
         """See MemoryPath."""
         with _as_refusal(size), self._table.access(address, size, Access.READ) as spans:
+            result = self._buffer.crc32(spans, crc) if len(spans) >= LEAST_RUNS else None
+            if result is not None:
+                return result
             for span in spans:
                 crc = zlib.crc32(span.read(), crc)
         return crc
 
     def copy(self, source: int, destination: int, size: int) -> None:
-        """See MemoryPath.  Straight from file to file, with no buffer between."""
+        """See MemoryPath.
+
+        In bounded pieces, so where the two share memory it is not defined
+        which of the source's bytes the shared part holds in the end.
+        """
         with (
             _as_refusal(size),
             self._table.access(source, size, Access.READ) as sources,
             self._table.access(destination, size, Access.WRITE) as destinations,
         ):
-            targets = iter(destinations)
-            target, used = next(targets), 0
-            for span in sources:
-                data = memoryview(span.read())
-                while data:
-                    if used == target.size:
-                        target, used = next(targets), 0
-                    count = min(len(data), target.size - used)
-                    target.write(data[:count], used)
-                    data = data[count:]
-                    used += count
+            many = len(sources) + len(destinations) >= LEAST_RUNS
+            if not (many and self._buffer.copy(sources, destinations)):
+                _copy_spans(sources, destinations)
+
+    @cached_property
+    def _buffer(self) -> Buffer:
+        # numpy is 25 MiB that an idle device need not hold.
+        from vdxgk.page_moves import Buffer  # noqa: PLC0415
+
+        return Buffer()
+
+
+def _copy_spans(sources: DmaAccess, destinations: DmaAccess) -> None:
+    """Straight from file to file, with no buffer between."""
+    targets = iter(destinations)
+    target, used = next(targets), 0
+    for span in sources:
+        data = memoryview(span.read())
+        while data:
+            if used == target.size:
+                target, used = next(targets), 0
+            count = min(len(data), target.size - used)
+            target.write(data[:count], used)
+            data = data[count:]
+            used += count
 
 
 class MessageClient(Protocol):

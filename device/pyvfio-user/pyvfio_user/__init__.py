@@ -16,7 +16,7 @@ from .capabilities import (
 from .client import Client, Reply
 from .device import Device, DeviceObserver
 from .dma import DmaPolicy, DmaStatistics, DmaTable, Mapping
-from .dma_access import DmaAccess, Span
+from .dma_access import DmaAccess, Span, Translation
 from .errors import (
     Access,
     ConnectionLost,
@@ -79,6 +79,7 @@ __all__ = [
     "SharedMemory",
     "Span",
     "TraceError",
+    "Translation",
     "VendorCapability",
     "VfioUserError",
     "read_trace",

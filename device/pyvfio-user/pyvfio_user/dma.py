@@ -22,11 +22,14 @@ from typing import Literal, NamedTuple
 from .addresses import ADDRESS_END, SortedAddresses
 from .backing import Backing, Data, is_writable
 from .dirty import DirtyLog
-from .dma_access import DmaAccess, Span
+from .dma_access import DmaAccess, Translation
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
 from .fairlock import FairLock
 
 DmaPolicy = Literal["tolerant", "strict"]
+
+MOST_KEPT = 1 << 16
+"""Runs in all kept translations, each of which counts as a few more: some megabytes at most."""
 
 
 class Mapping(NamedTuple):
@@ -52,6 +55,10 @@ class Mapping(NamedTuple):
         start, end = max(start, self.iova), min(end, self.end)
         offset = self.offset + (start - self.iova if self.backing else 0)
         return Mapping(start, end - start, self.access, self.backing, offset)
+
+    def longer(self, size: int) -> Mapping:
+        """Return the range with `size` bytes more behind it."""
+        return Mapping(self.iova, self.size + size, self.access, self.backing, self.offset)
 
 
 @dataclass
@@ -83,6 +90,8 @@ class DmaTable:
         self._mappings: dict[int, Mapping] = {}  # by their first address
         self._starts = SortedAddresses()  # the same addresses, in order
         self._backings: dict[tuple[int, int], Backing] = {}
+        self._translations: dict[tuple[int, int, int], Translation] = {}
+        self._kept = 0  # runs in them
 
     def __len__(self) -> int:
         """Return the number of mappings."""
@@ -118,6 +127,7 @@ class DmaTable:
                 self._carve(overlap, iova, mapping.end)
             self._mappings[iova] = mapping
             self._starts.add(iova)
+            self._changed()
             return mapping
 
     def unmap(self, iova: int, size: int) -> int:
@@ -162,6 +172,7 @@ class DmaTable:
                 self._drop(mapping.backing)
             self._mappings.clear()
             self._starts.clear()
+            self._changed()
 
     # ---- questions ---------------------------------------------------------
 
@@ -190,7 +201,7 @@ class DmaTable:
     # ---- accesses ----------------------------------------------------------
 
     def access(self, iova: int, size: int, access: Access) -> DmaAccess:
-        """Return a context manager that yields the range as a list of spans.
+        """Return a context manager that yields the range as a sequence of spans.
 
         The whole range is checked before anything is touched.  Accesses nest
         within a thread, as a copy needs.
@@ -215,47 +226,78 @@ class DmaTable:
                 start = span.iova - iova
                 span.write(view[start : start + span.size])
 
-    def check(self, access: DmaAccess, iova: int, size: int, wanted: Access) -> list[Span]:
-        """Check a range and return its spans.  The caller holds the lock.
+    def translate(self, iova: int, size: int, wanted: Access) -> Translation:
+        """Check a range and return where it lies.  The caller holds the lock.
 
         Raises DmaFault.
         """
-        spans: list[Span] = []
-        position, end = iova, iova + size
-        if iova < 0 or size < 0 or end > ADDRESS_END:
-            self.statistics.faults += 1
-            raise DmaFault(iova, wanted, FaultReason.OUT_OF_RANGE)
-        last: Span | None = None
-        behind = -1  # where in its file the last span ends
-        writes = bool(wanted & Access.WRITE)
-        allowed: Access | None = None  # an access known to include the wanted one
-        for mapping in self._overlapping(iova, end):
-            backing = mapping.backing
-            if mapping.iova > position:
-                break
-            if mapping.access is not allowed:  # thousands of pages allow the same
-                if wanted & ~mapping.access:
-                    self.statistics.faults += 1
-                    raise DmaFault(position, wanted, FaultReason.FORBIDDEN)
-                allowed = mapping.access
-            if backing is None or (writes and not backing.writable):
-                self.statistics.faults += 1
-                raise DmaFault(position, wanted, FaultReason.INACCESSIBLE)
-            length = min(mapping.end, end) - position
-            offset = mapping.offset + position - mapping.iova
+        key = (iova, size, wanted.value)
+        known = self._translations.get(key)
+        if known is not None:
+            return known
+        if iova < 0 or size < 0 or iova + size > ADDRESS_END:
+            raise self._fault(iova, wanted, FaultReason.OUT_OF_RANGE)
+        found = self._walk(iova, iova + size, wanted)
+        weight = len(found.runs) + 8
+        if self._kept + weight > MOST_KEPT:
+            self._changed()
+        self._kept += weight
+        self._translations[key] = found
+        return found
+
+    def _walk(self, position: int, end: int, wanted: Access) -> Translation:
+        runs: list[Mapping] = []
+        joined = 0  # bytes that the last run has to grow by
+        behind = -1  # where in its file it ends then
+        allowed: Access | None = None
+        file: Backing | None = None
+        files = 0  # how often the file changes from one run to the next
+        for mapping in self._overlapping(position, end):
+            start, length, access, backing, offset = mapping
+            if start != position or length > end - position:
+                if start > position:
+                    break
+                mapping = mapping.clip(position, end)  # noqa: PLW2901 - at the ends only
+                start, length, access, backing, offset = mapping
+            if access is not allowed or backing is not file:  # thousands of pages are alike
+                self._permit(mapping, wanted)
+                allowed = access
+                if backing is not file:
+                    file, behind = backing, -1
+                    files += 1
             # Neighbours in DMA addresses are one run only if they are
             # neighbours in the same file too.
-            if last is not None and offset == behind and backing is last.backing:
-                last.size += length
+            if offset == behind:
+                joined += length
             else:
-                last = Span(access, position, length, backing, offset)
-                spans.append(last)
+                if joined:
+                    runs[-1] = runs[-1].longer(joined)
+                    joined = 0
+                runs.append(mapping)
             behind = offset + length
             position += length
         if position < end:
-            self.statistics.faults += 1
-            raise DmaFault(position, wanted, FaultReason.UNMAPPED)
-        return spans
+            raise self._fault(position, wanted, FaultReason.UNMAPPED)
+        if joined:
+            runs[-1] = runs[-1].longer(joined)
+        return Translation(runs, file if files == 1 else None)
+
+    def _permit(self, mapping: Mapping, wanted: Access) -> None:
+        if wanted & ~mapping.access:
+            raise self._fault(mapping.iova, wanted, FaultReason.FORBIDDEN)
+        file = mapping.backing
+        if file is None or (wanted & Access.WRITE and not file.writable):
+            raise self._fault(mapping.iova, wanted, FaultReason.INACCESSIBLE)
+
+    def _changed(self) -> None:
+        """Forget the translations: any of them may be of the range that changes."""
+        if self._translations:
+            self._translations.clear()
+            self._kept = 0
+
+    def _fault(self, address: int, wanted: Access, reason: FaultReason) -> DmaFault:
+        self.statistics.faults += 1
+        return DmaFault(address, wanted, reason)
 
     # ---- inner parts, under the lock ---------------------------------------
 
@@ -299,6 +341,7 @@ class DmaTable:
     def _forget(self, mapping: Mapping) -> None:
         del self._mappings[mapping.iova]
         self._starts.remove(mapping.iova)
+        self._changed()
 
     def _checked(
         self, iova: int, size: int, access: Access, backing: Backing | None, offset: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, overload
 
 from .backing import Backing, Data
 from .errors import Access, DmaFault, FaultReason, LocalProtocolError
@@ -11,7 +12,26 @@ from .errors import Access, DmaFault, FaultReason, LocalProtocolError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .dma import DmaTable
+    from .dma import DmaTable, Mapping
+
+
+class Translation:
+    """Where a range lies, as the table has it now: like an entry of an IOTLB.
+
+    `runs` are ascending and without gaps; each is contiguous in DMA addresses
+    and in its file, and as long as it can be.  `backing` is the file if it is
+    the same for all.  `note` is for the device: what it worked out from the
+    runs, such as an array of page numbers (never a view of the memory).  A
+    translation is kept, with its note, until the table changes.
+    """
+
+    __slots__ = ("backing", "note", "runs")
+
+    def __init__(self, runs: list[Mapping], backing: Backing | None) -> None:
+        """Note nothing yet."""
+        self.runs = runs
+        self.backing = backing
+        self.note: object = None
 
 
 class Span:
@@ -19,15 +39,12 @@ class Span:
 
     __slots__ = ("_access", "_offset", "backing", "iova", "size")
 
-    def __init__(
-        self, access: DmaAccess, iova: int, size: int, backing: Backing, offset: int
-    ) -> None:
+    def __init__(self, access: DmaAccess, run: Mapping) -> None:
         """Belong to an access, and die with it."""
         self._access = access
+        self.iova, self.size, _, backing, self._offset = run
+        assert backing is not None  # or the access would have been refused
         self.backing = backing
-        self._offset = offset
-        self.iova = iova
-        self.size = size
 
     def read(self, offset: int = 0, size: int | None = None) -> memoryview | bytes:
         """Return bytes of the span: in place and read-only where the file is mapped, else a copy.
@@ -77,29 +94,32 @@ class Span:
         return DmaFault(self.iova + offset, wanted, FaultReason.INACCESSIBLE)
 
 
-class DmaAccess:
-    """A checked access to a range, from `with` to its end."""
+class DmaAccess(Sequence[Span]):
+    """A checked access to a range, from `with` to its end: a sequence of spans.
+
+    For those who move thousands of pages at once there are the raw runs too.
+    """
 
     def __init__(self, table: DmaTable, iova: int, size: int, wanted: Access) -> None:
         """Name the range; nothing happens before `with`."""
         self.wanted = wanted
-        self.may_write = bool(wanted & Access.WRITE)  # once, not for each of thousands of spans
+        self.may_write = bool(wanted.value & Access.WRITE.value)
         self.is_live = False
+        self.iova = iova
+        self.size = size
         self._table = table
-        self._iova = iova
-        self._size = size
         self._views: list[memoryview] = []
 
-    def __enter__(self) -> list[Span]:
+    def __enter__(self) -> DmaAccess:
         """Take the table's lock and check the whole range.  Raises DmaFault."""
         self._table.lock.acquire()
         try:
-            spans = self._table.check(self, self._iova, self._size, self.wanted)
+            self.translation = self._table.translate(self.iova, self.size, self.wanted)
         except BaseException:
             self._table.lock.release()
             raise
         self.is_live = True
-        return spans
+        return self
 
     def __exit__(
         self,
@@ -115,6 +135,49 @@ class DmaAccess:
                 view.release()
         self._views.clear()
         self._table.lock.release()
+
+    def __len__(self) -> int:
+        """Return the number of spans."""
+        return len(self.translation.runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Span: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Span]: ...
+
+    def __getitem__(self, index: int | slice) -> Span | list[Span]:
+        """Return a span, or some."""
+        if isinstance(index, slice):
+            return [Span(self, run) for run in self.translation.runs[index]]
+        return Span(self, self.translation.runs[index])
+
+    def __iter__(self) -> Iterator[Span]:
+        """Go through the spans, ascending."""
+        return (Span(self, run) for run in self.translation.runs)
+
+    def file(self, writable: bool = False) -> memoryview | None:
+        """Return the whole file behind the runs, in place; None if they are of several files,
+        or it is not mapped.
+
+        What lies outside the runs is not the device's to touch; the caller
+        keeps to them, and calls `wrote` for what it writes.  Revoked when the
+        access ends, like the views of spans.
+
+        Raises LocalProtocolError if the access has ended or is not for writing.
+        """
+        if not self.is_live:
+            raise LocalProtocolError("the access has ended")
+        if writable and not self.may_write:
+            raise LocalProtocolError("this access is not for writing")
+        backing = self.translation.backing
+        if backing is None or not backing.is_mapped:
+            return None
+        view = backing.view(0, backing.size)
+        if not writable:
+            view = view.toreadonly()
+        self.lend(view)
+        return view
 
     def wrote(self, iova: int, size: int) -> None:
         """Note a write, if the client wants to know."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from pyvfio_user import (
     RemoteProtocolError,
     SharedMemory,
 )
+from pyvfio_user.dma import MOST_KEPT
 
 PAGE = 0x1000
 RW = Access.READ | Access.WRITE
@@ -183,6 +186,84 @@ class TestAccess:
         ):
             destination[0].write(source[0].read())
         assert bytes(memory.view[3 * PAGE : 4 * PAGE]) == bytes([2]) * PAGE
+
+    def test_the_raw_runs_and_the_file_behind_them(
+        self, table: DmaTable, memory: SharedMemory
+    ) -> None:
+        for page in range(4):
+            share(table, memory, page * PAGE, PAGE, (8 - 2 * page) * PAGE)
+        with table.access(0x10, 2 * PAGE, RW) as access:
+            runs = access.translation.runs
+            assert [(run.iova, run.size, run.offset) for run in runs] == [
+                (0x10, PAGE - 0x10, 8 * PAGE + 0x10),
+                (PAGE, PAGE, 6 * PAGE),
+                (2 * PAGE, 0x10, 4 * PAGE),
+            ]
+            view = access.file(writable=True)
+            assert view is not None
+            assert len(view) == memory.size
+            view[6 * PAGE] = 0xAA
+            readable = access.file()
+            assert readable is not None
+            assert readable.readonly
+        assert memory.view[6 * PAGE] == 0xAA
+        for gone in (view, readable):
+            with pytest.raises(ValueError, match="released"):
+                gone[0]
+        with pytest.raises(LocalProtocolError):
+            access.file()
+        with table.access(0, PAGE, Access.READ) as access, pytest.raises(LocalProtocolError):
+            access.file(writable=True)
+
+    def test_runs_of_two_files_or_of_one_that_is_not_mapped_have_no_file(
+        self, table: DmaTable, memory: SharedMemory, tmp_path: Path
+    ) -> None:
+        share(table, memory, 0, PAGE, 0)
+        (tmp_path / "file").write_bytes(bytes(PAGE))
+        table.map(PAGE, PAGE, RW, os.open(tmp_path / "file", os.O_RDWR), 0)
+        for start, size in ((0, 2 * PAGE), (PAGE, PAGE)):
+            with table.access(start, size, Access.READ) as access:
+                assert access.file() is None
+
+    @pytest.mark.parametrize("change", ["unmap", "unmap a page", "unmap all", "map over", "clear"])
+    def test_a_translation_lasts_until_the_table_changes(
+        self, table: DmaTable, memory: SharedMemory, change: str
+    ) -> None:
+        for page in range(32):
+            share(table, memory, page * PAGE, PAGE, (31 - page) * PAGE)
+        for _ in range(2):
+            with table.access(0, 32 * PAGE, Access.READ) as access:
+                access.translation.note = "mine"
+        with table.access(0, 32 * PAGE, Access.READ) as access:
+            assert access.translation.note == "mine"
+        with table.access(0, 32 * PAGE, Access.WRITE) as access:
+            assert access.translation.note is None
+
+        changes: dict[str, Callable[[], object]] = {
+            "unmap": lambda: table.unmap(0, 32 * PAGE),
+            "unmap a page": lambda: table.unmap(7 * PAGE, PAGE),
+            "unmap all": table.unmap_all,
+            "map over": lambda: share(table, memory, 7 * PAGE, PAGE, 40 * PAGE),
+            "clear": table.clear,
+        }
+        changes[change]()
+        if change == "map over":
+            assert table.read(0, 32 * PAGE)[7 * PAGE] == 40
+            with table.access(0, 32 * PAGE, Access.READ) as access:
+                assert access.translation.note is None
+            return
+        with pytest.raises(DmaFault) as caught:
+            table.read(0, 32 * PAGE)
+        assert caught.value.address == (7 * PAGE if change == "unmap a page" else 0)
+
+    def test_what_is_kept_of_translations_is_bounded(
+        self, table: DmaTable, memory: SharedMemory
+    ) -> None:
+        share(table, memory, 0, 64 * PAGE, 0)
+        before = len(gc.get_objects())
+        for address in range(MOST_KEPT // 4):
+            table.read(address, 1)
+        assert len(gc.get_objects()) - before < MOST_KEPT // 4
 
     def test_an_unmap_waits_for_the_access_under_way(
         self, table: DmaTable, memory: SharedMemory
