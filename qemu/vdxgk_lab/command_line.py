@@ -20,6 +20,9 @@ Console = Literal["file", "stdio"]
 IOMMUS: tuple[Iommu, ...] = get_args(Iommu)
 ACCELERATORS: tuple[Accelerator, ...] = get_args(Accelerator)
 
+AGENT = "agent"
+"""The chardev that leads to the guest's agent."""
+
 GIB = 1 << 30
 _PAGE = 4096
 _FIRST_DEVICE_SLOT = 5
@@ -82,21 +85,18 @@ class Plumbing:
     initramfs: Path
     console_log: Path
     accelerator: Literal["kvm", "tcg"]
-    qmp_fd: int
-    agent_fd: int
 
 
 def arguments(config: MachineConfig, plumbing: Plumbing) -> list[str]:
-    """The arguments after the program's name. The machine starts paused."""
+    """The arguments for a machine that starts paused; the chardev :data:`AGENT` is there."""
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot", "-S"),
         *("-display", "none", "-vga", "none"),
         *_platform(config, plumbing),
         *_kernel(config, plumbing),
-        *_monitor(plumbing),
         *_console(config, plumbing),
         *_iommu(config),
-        *_agent(plumbing),
+        *_agent(),
         *_tablet(config),
         *_devices(config),
         *config.qemu_args,
@@ -141,13 +141,6 @@ def _kernel(config: MachineConfig, plumbing: Plumbing) -> list[str]:
     ]
 
 
-def _monitor(plumbing: Plumbing) -> list[str]:
-    return [
-        *("-chardev", f"socket,id=qmp,fd={plumbing.qmp_fd}"),
-        *("-qmp", "chardev:qmp"),
-    ]
-
-
 def _console(config: MachineConfig, plumbing: Plumbing) -> list[str]:
     log = str(plumbing.console_log).replace(",", ",,")
     chardev = f"file,id=console,path={log}"
@@ -164,10 +157,9 @@ def _iommu(config: MachineConfig) -> list[str]:
     return ["-device", _json(properties)]
 
 
-def _agent(plumbing: Plumbing) -> list[str]:
-    port = {"driver": "virtserialport", "chardev": "agent", "name": AGENT_PORT}
+def _agent() -> list[str]:
+    port = {"driver": "virtserialport", "chardev": AGENT, "name": AGENT_PORT}
     return [
-        *("-chardev", f"socket,id=agent,fd={plumbing.agent_fd}"),
         *("-device", _json({"driver": "virtio-serial-pci", "addr": "03.0"})),
         *("-device", _json(port)),
     ]

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import os
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from vdxgk.control import ask
 from vdxgk.display.pixels import Picture
-from vdxgk_lab import processes, timeouts
+from vdxgk_lab import timeouts
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.qemu_binary import QemuBinary
-from vdxgk_lab.qmp import EventLoopThread, QmpPeer
+from vdxgk_lab.qemu_process import QemuProcess
+from vdxgk_lab.qmp import QmpPeer
 
 SLOT = "05.0"
 _SETTLE_SECONDS = 60
@@ -99,56 +94,18 @@ def difference(reference: Picture, picture: Picture) -> str:
     )
 
 
-class FirmwareMachine:
-    """A machine with firmware and nothing to boot; a context manager."""
+class FirmwareMachine(QemuProcess):
+    """A machine with firmware and nothing to boot."""
 
     def __init__(self, qemu: QemuBinary, directory: Path, arguments: Sequence[str]) -> None:
         """`directory` takes QEMU's log and what the firmware writes to its serial port."""
-        self._qemu = qemu
-        self._log = directory / "firmware-qemu.log"
-        self._arguments = arguments
-        self._cleanup = contextlib.ExitStack()
+        super().__init__(qemu, directory, "firmware", timeouts.scale(emulated=True))
+        self._more = arguments
 
-    def __enter__(self) -> Self:
-        """Start it."""
-        with contextlib.ExitStack() as stack:
-            loop = EventLoopThread()
-            stack.callback(loop.close)
-            self.qmp = QmpPeer(loop, "QEMU")
-            stack.callback(self.qmp.close)
-            ours, theirs = socket.socketpair()
-            stack.callback(ours.close)
-            with theirs:
-                process = self._spawn(theirs.fileno())
-            stack.callback(processes.end, process)
-            self.qmp.connect(ours, handshake=True, timeout=60 * timeouts.scale(emulated=True))
-            self._cleanup = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End it."""
-        self._cleanup.close()
-
-    def _spawn(self, qmp: int) -> subprocess.Popen[bytes]:
-        command = [
-            *self._qemu.command,
+    def _arguments(self) -> list[str]:
+        return [
             *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
             *("-machine", "q35,memory-backend=ram", "-accel", "tcg", "-m", "256"),
             *("-object", "memory-backend-memfd,id=ram,size=256M,share=on"),
-            *("-chardev", f"socket,id=qmp,fd={qmp}", "-qmp", "chardev:qmp"),
-            *self._arguments,
+            *self._more,
         ]
-        with self._log.open("wb") as log:
-            return subprocess.Popen(
-                processes.bound_to_parent(command),
-                env={**os.environ, **self._qemu.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(qmp,),
-            )

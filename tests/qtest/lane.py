@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import structlog
@@ -26,7 +26,6 @@ from vdxgk_lab.qtest.bare_adapter import BareAdapter
 from vdxgk_lab.qtest.client import QtestClient
 from vdxgk_lab.qtest.iommu import PAGE, Frames, Iommu
 from vdxgk_lab.qtest.machine import SHARED_MEMORY, Properties, QtestConfig, QtestMachine, vfio_user
-from vdxgk_lab.qtest.page_table import PageTable
 from vdxgk_lab.qtest.pci import MmioWindow, PciFunction
 from vdxgk_lab.qtest.virtio_iommu import REASON_MAPPING, VirtioIommu
 from vdxgk_lab.qtest.vtd import REASON_READ, REASON_WRITE, IntelIommu
@@ -42,14 +41,6 @@ WIDE = AdapterOptions(dma_bits=64)
 
 # virtio-iommu has no tables: its mappings are requests.
 with_tables = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "virtio"])
-
-
-class TableIommu(Iommu, Protocol):
-    """An IOMMU that walks tables in guest memory and caches what it found there."""
-
-    table: PageTable
-
-    def invalidate(self, logical: int, size: int) -> None: ...
 
 
 PATHS = {"descriptors": 0, "messages": layout.ENGINE_MESSAGES}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.qtest.lane import BUFFER, Lane, TableIommu, with_tables
+from tests.qtest.lane import BUFFER, Lane, with_tables
 from vdxgk_lab.qtest.iommu import HUGE, LARGE, PAGE
+from vdxgk_lab.qtest.page_table import TableIommu
 
 LOGICAL = 0x2_2340_0000
 FAR = 0x1_4000_0000  # a physical address above 4 GiB

@@ -8,10 +8,11 @@ import pytest
 
 from pyvfio_user import Access as Wanted
 from pyvfio_user import DmaAccess
-from tests.qtest.lane import BUFFER, Lane, TableIommu, pattern, with_tables
+from tests.qtest.lane import BUFFER, Lane, pattern, with_tables
 from vdxgk.channel import layout
 from vdxgk.engine import Engine
 from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
+from vdxgk_lab.qtest.page_table import TableIommu
 
 LIMIT = 60.0
 """Seconds after which a test has failed."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vdxgk_lab.errors import VmError
 from vdxgk_lab.qtest.client import QtestClient
 from vdxgk_lab.qtest.iommu import PAGE, Access, Frames, IommuFault
-from vdxgk_lab.qtest.page_table import PageTable
+from vdxgk_lab.qtest.page_table import CommandQueue, PageTable, TableIommu
 
 REGISTERS = 0xFED8_0000
 """Where QEMU's firmware tables say they are."""
@@ -63,7 +63,7 @@ class Event:
     high: int
 
 
-class AmdIommu:
+class AmdIommu(TableIommu):
     """One function in one domain of six levels.  See Iommu."""
 
     aperture_end = (1 << 64) - 1
@@ -74,10 +74,10 @@ class AmdIommu:
         self._requester = requester
         self.table = PageTable(qtest, frames, LEVELS, HostTable())
         self._devices = frames.take(_DEVICE_TABLE_PAGES)
-        self._commands, self._events, self._status = (frames.take() for _ in range(3))
-        self._command_tail = 0
+        self._commands = CommandQueue(qtest, frames)
+        self._events = frames.take()
         self._store(_DEVICE_TABLE, self._devices | (_DEVICE_TABLE_PAGES - 1))
-        self._store(_COMMANDS, self._commands | _256_ENTRIES)
+        self._store(_COMMANDS, self._commands.address | _256_ENTRIES)
         self._store(_EVENTS, self._events | _256_ENTRIES)
         self._store(_COMMAND_HEAD, 0)
         self._store(_COMMAND_TAIL, 0)
@@ -102,18 +102,6 @@ class AmdIommu:
         self.submit(_INVALIDATE_DEVICE << 60 | requester, 0)
         self.invalidate_all_pages()
 
-    def map(
-        self, logical: int, physical: int, size: int, access: Access = Access.BOTH, leaf: int = PAGE
-    ) -> None:
-        """See Iommu."""
-        self.table.set(logical, physical, size, access, leaf)
-        self.invalidate(logical, size)
-
-    def unmap(self, logical: int, size: int, leaf: int = PAGE) -> None:
-        """See Iommu."""
-        self.table.clear(logical, size, leaf)
-        self.invalidate(logical, size)
-
     def invalidate(self, logical: int, size: int) -> None:
         """Tell the hardware about a range, by one command."""
         first, last = logical, logical + size - PAGE
@@ -136,16 +124,10 @@ class AmdIommu:
 
     def submit(self, low: int, high: int) -> None:
         """Queue one command and a completion wait behind it, and wait."""
-        self._qtest.store(self._status, 0, 8)
-        wait = _COMPLETION_WAIT << 60 | self._status | 1  # store
-        for command in ((low, high), (wait, 1)):
-            slot = self._commands + self._command_tail
-            self._qtest.write(slot, struct.pack("<2Q", *command))
-            self._command_tail = (self._command_tail + 16) % PAGE
-        self._store(_COMMAND_TAIL, self._command_tail)
-        self._qtest.wait_for(
-            lambda: self._qtest.load(self._status, 8) == 1, "the IOMMU completes a command"
-        )
+        wait = _COMPLETION_WAIT << 60 | self._commands.status | 1  # store
+        commands = (struct.pack("<2Q", *command) for command in ((low, high), (wait, 1)))
+        self._store(_COMMAND_TAIL, self._commands.put(*commands))
+        self._qtest.wait_for(lambda: self._commands.done, "the IOMMU completes a command")
 
     def events(self) -> list[Event]:
         """Take what the event log holds."""

@@ -82,6 +82,51 @@ class PageTable:
         return table + (logical >> shift(level)) % (1 << _BITS) * _ENTRY
 
 
+class TableIommu:
+    """What IOMMUs that walk tables in guest memory have in common.  See Iommu."""
+
+    table: PageTable
+
+    def invalidate(self, logical: int, size: int) -> None:
+        """Tell the hardware about a range, by one invalidation."""
+        raise NotImplementedError
+
+    def map(
+        self, logical: int, physical: int, size: int, access: Access = Access.BOTH, leaf: int = PAGE
+    ) -> None:
+        """See Iommu."""
+        self.table.set(logical, physical, size, access, leaf)
+        self.invalidate(logical, size)
+
+    def unmap(self, logical: int, size: int, leaf: int = PAGE) -> None:
+        """See Iommu.  `leaf` tells at which level entries are cleared."""
+        self.table.clear(logical, size, leaf)
+        self.invalidate(logical, size)
+
+
+class CommandQueue:
+    """A page of commands for the hardware, and a word in which it says that it is done."""
+
+    def __init__(self, qtest: QtestClient, frames: Frames) -> None:
+        """Take the memory; nobody is told."""
+        self._qtest = qtest
+        self.address, self.status = frames.take(), frames.take()
+        self._tail = 0
+
+    def put(self, *commands: bytes) -> int:
+        """Write commands, of one size, and clear the word; answers the new tail in bytes."""
+        self._qtest.store(self.status, 0, 8)
+        for command in commands:
+            self._qtest.write(self.address + self._tail, command)
+            self._tail = (self._tail + len(command)) % PAGE
+        return self._tail
+
+    @property
+    def done(self) -> bool:
+        """Whether the hardware wrote 1 to the word."""
+        return self._qtest.load(self.status, 8) == 1
+
+
 def shift(level: int) -> int:
     """The number of address bits below an entry of a table of `level`."""
     return PAGE.bit_length() - 1 + _BITS * (level - 1)

@@ -14,7 +14,7 @@ from typing import Literal
 from vdxgk_lab.errors import VmError
 from vdxgk_lab.qtest.client import QtestClient
 from vdxgk_lab.qtest.iommu import PAGE, Access, Frames, IommuFault
-from vdxgk_lab.qtest.page_table import PageTable
+from vdxgk_lab.qtest.page_table import CommandQueue, PageTable, TableIommu
 
 REGISTERS = 0xFED9_0000
 """Where q35 has them."""
@@ -69,9 +69,7 @@ class RegisterBlock:
         self._frames = frames
         self._queued = invalidation == "queued"
         self._wide = wide
-        self._queue = 0
-        self._tail = 0  # bytes
-        self._status = 0
+        self._queue: CommandQueue | None = None
 
     def load(self, register: int, size: int) -> int:
         """Read a register of 4 or 8 bytes."""
@@ -84,9 +82,9 @@ class RegisterBlock:
     def enable(self, root: int) -> None:
         """Set the root table and translate; queued invalidation first, if wanted."""
         if self._queued:
-            self._queue, self._status, self._tail = self._frames.take(), self._frames.take(), 0
+            self._queue = CommandQueue(self._qtest, self._frames)
             self.store(IQT, 0, 8)
-            self.store(IQA, self._queue | (_WIDE_DESCRIPTORS if self._wide else 0), 8)
+            self.store(IQA, self._queue.address | (_WIDE_DESCRIPTORS if self._wide else 0), 8)
             self.command(QUEUED_INVALIDATION_ENABLE, True)
         self.store(RTADDR, root, 8)
         self.command(SET_ROOT_TABLE, True)
@@ -138,19 +136,19 @@ class RegisterBlock:
 
     def submit(self, low: int, high: int) -> None:
         """Queue one descriptor and a wait behind it, and wait.  Raises VmError."""
-        self._qtest.store(self._status, 0, 4)
+        assert self._queue is not None
         wait = INVALIDATE_WAIT | 1 << 5 | 1 << 32  # write status 1
-        for descriptor in ((low, high), (wait, self._status)):
-            content = struct.pack("<4Q", *descriptor, 0, 0)[: 32 if self._wide else 16]
-            self._qtest.write(self._queue + self._tail, content)
-            self._tail = (self._tail + len(content)) % PAGE
-        self.store(IQT, self._tail, 8)
+        size = 32 if self._wide else 16
+        descriptors = ((low, high), (wait, self._queue.status))
+        tail = self._queue.put(*(struct.pack("<4Q", *d, 0, 0)[:size] for d in descriptors))
+        self.store(IQT, tail, 8)
         self._wait(self._is_done, "queued invalidation")
 
     def _is_done(self) -> bool:
         if self.load(FSTS, 4) & INVALIDATION_QUEUE_ERROR:
             raise VmError("the IOMMU found an error in its invalidation queue.")
-        return self._qtest.load(self._status, 4) == 1
+        assert self._queue is not None
+        return self._queue.done
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         self._qtest.wait_for(condition, what)
@@ -174,7 +172,7 @@ class RegisterBlock:
         return found
 
 
-class IntelIommu:
+class IntelIommu(TableIommu):
     """Legacy mode, one function in one domain of 48 bits.  See Iommu."""
 
     aperture_end = (1 << 48) - 1
@@ -224,18 +222,6 @@ class IntelIommu:
     def disable(self) -> None:
         """See Iommu."""
         self.registers.disable()
-
-    def map(
-        self, logical: int, physical: int, size: int, access: Access = Access.BOTH, leaf: int = PAGE
-    ) -> None:
-        """See Iommu."""
-        self.table.set(logical, physical, size, access, leaf)
-        self.invalidate(logical, size)
-
-    def unmap(self, logical: int, size: int, leaf: int = PAGE) -> None:
-        """See Iommu.  `leaf` tells at which level entries are cleared."""
-        self.table.clear(logical, size, leaf)
-        self.invalidate(logical, size)
 
     def invalidate(self, logical: int, size: int) -> None:
         """Tell the hardware about a range, by one invalidation."""

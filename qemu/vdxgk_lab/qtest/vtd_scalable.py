@@ -10,7 +10,7 @@ from typing import Literal
 
 from vdxgk_lab.qtest.client import QtestClient
 from vdxgk_lab.qtest.iommu import PAGE, Access, Frames, IommuFault
-from vdxgk_lab.qtest.page_table import Encoding, PageTable
+from vdxgk_lab.qtest.page_table import Encoding, PageTable, TableIommu
 from vdxgk_lab.qtest.vtd import DOMAIN_ID, LEVELS, RegisterBlock, SecondStage
 
 Stage = Literal["first", "second"]
@@ -33,7 +33,7 @@ class FirstStage:
         return address | 0x5 | writable | (0x80 if level > 1 else 0)
 
 
-class ScalableIommu:
+class ScalableIommu(TableIommu):
     """One function in one domain of four levels.  See Iommu."""
 
     def __init__(self, qtest: QtestClient, frames: Frames, requester: int, stage: Stage) -> None:
@@ -77,19 +77,7 @@ class ScalableIommu:
         self.registers.submit(_INVALIDATE_PASID_CACHE, 0)
         self.registers.invalidate_all()
 
-    def map(
-        self, logical: int, physical: int, size: int, access: Access = Access.BOTH, leaf: int = PAGE
-    ) -> None:
-        """See Iommu."""
-        self.table.set(logical, physical, size, access, leaf)
-        self.invalidate()
-
-    def unmap(self, logical: int, size: int, leaf: int = PAGE) -> None:
-        """See Iommu."""
-        self.table.clear(logical, size, leaf)
-        self.invalidate()
-
-    def invalidate(self) -> None:
+    def invalidate(self, logical: int, size: int) -> None:
         """Tell the hardware that our domain changed, as each stage asks for it (6.5.2)."""
         if self._stage == "first":
             self.registers.submit(_INVALIDATE_PASID_IOTLB | DOMAIN_ID << 16, 0)

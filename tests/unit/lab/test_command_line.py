@@ -10,7 +10,7 @@ import pytest
 from vdxgk_lab.command_line import IOMMUS, Iommu, MachineConfig, Plumbing, arguments
 from vdxgk_lab.errors import Misconfigured
 
-PLUMBING = Plumbing(Path("/k"), Path("/i"), Path("/run,dir/console.log"), "tcg", 7, 8)
+PLUMBING = Plumbing(Path("/k"), Path("/i"), Path("/run,dir/console.log"), "tcg")
 
 
 def devices(config: MachineConfig) -> list[dict[str, Any]]:

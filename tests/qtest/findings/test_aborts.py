@@ -1,0 +1,80 @@
+"""QEMU ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+
+import pytest
+
+from tests.qtest.findings.finding import LOGICAL, Defect, finding
+from tests.qtest.lane import (
+    ADAPTER_SLOT,
+    BUFFER,
+    open_lane,
+)
+from vdxgk_lab.errors import VmLost
+from vdxgk_lab.qemu_binary import QemuBinary
+from vdxgk_lab.qtest.iommu import LARGE, PAGE
+from vdxgk_lab.qtest.machine import QtestConfig, QtestMachine, vfio_user
+from vdxgk_lab.run_directory import RunDirectory
+
+
+@finding
+@pytest.mark.parametrize("option", ["caching-mode", "snoop-control"])
+def test_intel_abort_when_the_guest_enables_translation(
+    qemu: QemuBinary, vdxgk_run: RunDirectory, option: str
+) -> None:
+    properties = {"caching-mode": option != "caching-mode", "snoop-control": True}
+    if option == "caching-mode":
+        del properties["snoop-control"]
+    with open_lane("intel", qemu, vdxgk_run.path, iommu=properties, mortal=True) as lane:
+        try:
+            lane.iommu.enable()
+        except VmLost as lost:
+            assert lane.machine.exit_status() == -signal.SIGABRT
+            assert "vfio: DMA mapping failed, unable to continue" in lane.machine.words
+            raise Defect(lane.machine.words) from lost
+
+
+@finding
+def test_amd_abort_on_invalidation_of_a_cleared_directory(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    with open_lane("amd", qemu, vdxgk_run.path, mortal=True) as lane:
+        lane.iommu.enable()
+        for index in range(4):
+            lane.iommu.map(LOGICAL + index * PAGE, BUFFER, PAGE)
+        try:
+            lane.iommu.unmap(LOGICAL, LARGE, leaf=LARGE)
+        except VmLost as lost:
+            assert lane.machine.exit_status() == -signal.SIGABRT
+            assert "amdvi_notify_iommu: Assertion" in lane.machine.words
+            raise Defect(lane.machine.words) from lost
+
+
+@finding
+def test_abort_when_a_server_goes_with_a_request_unread(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    path = str(vdxgk_run.path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def go_at_once() -> None:
+            client, _ = listener.accept()
+            with client:
+                assert client.recv(1)  # and no more: Linux then resets the connection
+
+        server = threading.Thread(target=go_at_once)
+        server.start()
+        machine = QtestMachine(QtestConfig((vfio_user(path, ADAPTER_SLOT),)), qemu, vdxgk_run.path)
+        with pytest.raises(VmLost), machine:
+            pytest.fail("it started")
+        server.join()
+    assert machine.exit_status() in (1, -signal.SIGABRT)
+    if machine.exit_status() != 1:
+        assert "error_setv: Assertion" in machine.words
+        raise Defect(machine.words)
