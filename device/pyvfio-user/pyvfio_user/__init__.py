@@ -37,6 +37,7 @@ from .region import Bar, IoEventfd, RegionHandler
 from .registers import Register, RegisterBlock
 from .trace import TraceError, read_trace
 from .transport import Server
+from .watch import DeviceWatcher
 
 __all__ = [
     "Access",
@@ -48,6 +49,7 @@ __all__ = [
     "ConnectionLost",
     "Device",
     "DeviceObserver",
+    "DeviceWatcher",
     "DmaAccess",
     "DmaFault",
     "DmaPolicy",

@@ -12,6 +12,7 @@ from .message_dma import MessageDma
 from .migration import Migratable, Migration
 from .pci import BARS, ConfigSpace
 from .region import Bar, Rom
+from .watch import DeviceWatcher
 
 REGIONS = 9  # VFIO_PCI_NUM_REGIONS: six BARs, ROM, configuration space, VGA
 ROM_REGION = 6
@@ -94,12 +95,18 @@ class Device:
             self.regions[ROM_REGION] = region
         self.irqs = Irqs(self._irq_counts())
 
+    def watch(self, watcher: DeviceWatcher | None) -> None:
+        """Tell `watcher`, or nobody any more, what the device itself does."""
+        self.dma.watcher = watcher
+
     def trigger(self, irq_type: IrqType, vector: int) -> bool:
         """Signal an interrupt; False if the client has set no eventfd for it.
 
         Never blocks.  Raises LocalProtocolError for a vector that the device
         does not have.
         """
+        if self.dma.watcher is not None:
+            self.dma.watcher.triggered(irq_type, vector)
         return self.irqs.trigger(irq_type, vector)
 
     def reset(self) -> None:

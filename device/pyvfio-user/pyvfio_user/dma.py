@@ -25,6 +25,7 @@ from .dirty import DirtyLog
 from .dma_access import DmaAccess, Translation
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
 from .fairlock import FairLock
+from .watch import DeviceWatcher
 
 DmaPolicy = Literal["tolerant", "strict"]
 
@@ -87,6 +88,7 @@ class DmaTable:
         self.statistics = DmaStatistics()
         self.lock = FairLock()
         self.dirty = DirtyLog()
+        self.watcher: DeviceWatcher | None = None
         self._mappings: dict[int, Mapping] = {}  # by their first address
         self._starts = SortedAddresses()  # the same addresses, in order
         self._backings: dict[tuple[int, int], Backing] = {}
@@ -154,6 +156,8 @@ class DmaTable:
             self.statistics.unmaps += 1
             self.statistics.removed += removed
             self.statistics.unmatched += not removed
+            if self.watcher is not None and removed:
+                self.watcher.unmapped(iova, size)
             return removed
 
     def unmap_all(self) -> int:
@@ -163,6 +167,8 @@ class DmaTable:
             self.clear()
             self.statistics.unmaps += 1
             self.statistics.removed += removed
+            if self.watcher is not None and removed:
+                self.watcher.unmapped(0, ADDRESS_END)
             return removed
 
     def clear(self) -> None:

@@ -112,11 +112,16 @@ class DmaAccess(Sequence[Span]):
 
     def __enter__(self) -> DmaAccess:
         """Take the table's lock and check the whole range.  Raises DmaFault."""
-        self._table.lock.acquire()
+        table = self._table
+        table.lock.acquire()
         try:
-            self.translation = self._table.translate(self.iova, self.size, self.wanted)
-        except BaseException:
-            self._table.lock.release()
+            self.translation = table.translate(self.iova, self.size, self.wanted)
+            if table.watcher is not None:
+                table.watcher.accessed(self.iova, self.size, self.wanted)
+        except BaseException as error:
+            if table.watcher is not None and isinstance(error, DmaFault):
+                table.watcher.refused(self.iova, self.size, error)
+            table.lock.release()
             raise
         self.is_live = True
         return self
