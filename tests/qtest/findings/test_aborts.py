@@ -12,13 +12,17 @@ from tests.qtest.findings.finding import LOGICAL, Defect, finding
 from tests.qtest.lane import (
     ADAPTER_SLOT,
     BUFFER,
+    WIDE,
     open_lane,
 )
+from tests.unit.vdxgk.raw_guest import serving
 from vdxgk_lab.errors import VmLost
 from vdxgk_lab.qemu_binary import QemuBinary
 from vdxgk_lab.qtest.iommu import LARGE, PAGE
 from vdxgk_lab.qtest.machine import QtestConfig, QtestMachine, vfio_user
 from vdxgk_lab.run_directory import RunDirectory
+
+MACHINES = 20
 
 
 @finding
@@ -78,3 +82,23 @@ def test_abort_when_a_server_goes_with_a_request_unread(
     if machine.exit_status() != 1:
         assert "error_setv: Assertion" in machine.words
         raise Defect(machine.words)
+
+
+@finding
+def test_abort_on_a_reset_while_an_unplug_waits_for_the_guest(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    port = {"driver": "pcie-root-port", "id": "rp", "chassis": 1, "addr": "6"}
+    with serving(vdxgk_run.path, WIDE) as (_, path):
+        adapter = {**vfio_user(path, 0), "bus": "rp", "id": "gpu"}
+        config = QtestConfig((port, adapter), size=256 << 20)
+        for _ in range(MACHINES):  # about one in seven survives
+            with QtestMachine(config, qemu, vdxgk_run.path) as machine:
+                try:
+                    machine.qmp.execute("device_del", {"id": "gpu"})
+                    for _ in range(3):
+                        machine.reset()
+                except VmLost as lost:
+                    assert machine.exit_status() == -signal.SIGABRT
+                    assert "Assertion `" in machine.words
+                    raise Defect(machine.words) from lost

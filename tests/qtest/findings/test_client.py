@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import socket
+import termios
+import threading
+
 import pytest
 
-from pyvfio_user import MessageDmaError, message_dma, version
-from tests.qtest.findings.finding import Defect, finding
+from pyvfio_user import MessageDmaError, RemoteProtocolError, message_dma, version, wire
+from tests.qtest.findings.finding import LOGICAL, MESSAGES, OTHER, Defect, finding
 from tests.qtest.lane import (
     ADAPTER_SLOT,
     BUFFER,
@@ -17,9 +24,12 @@ from vdxgk.channel import layout
 from vdxgk_lab.errors import VmLost
 from vdxgk_lab.qemu_binary import QemuBinary
 from vdxgk_lab.qmp import Refused
+from vdxgk_lab.qtest.amdvi import AmdIommu
+from vdxgk_lab.qtest.iommu import PAGE, Access
 from vdxgk_lab.qtest.machine import QtestConfig, QtestMachine, vfio_user
 from vdxgk_lab.run_directory import RunDirectory
 
+REPLY = 1  # flags of a message's header
 QUESTIONS = 100_000
 """How often something is asked before it counts as failed."""
 
@@ -62,6 +72,109 @@ def test_a_long_version_reply_is_refused(
         if "reply larger than recv buffer" not in str(lost):
             raise
         raise Defect(str(lost)) from lost
+
+
+@finding
+def test_a_reply_in_two_pieces_ends_the_connection(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    path = str(vdxgk_run.path / "s")
+    next_request = b""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def answer_slowly() -> None:
+            nonlocal next_request
+            client, _ = listener.accept()
+            with client:
+                identity, command, *_ = wire.HEADER.unpack_from(client.recv(4096))
+                payload = version.Capabilities().encode(frozenset())
+                size = wire.HEADER.size + len(payload)
+                reply = wire.HEADER.pack(identity, command, size, REPLY, 0) + payload
+                half = wire.HEADER.size // 2
+                client.sendall(reply[:half])
+                while fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+                    pass  # until QEMU has taken the first piece
+                with contextlib.suppress(OSError):
+                    client.sendall(reply[half:])
+                    next_request = client.recv(4096)
+
+        server = threading.Thread(target=answer_slowly)
+        server.start()
+        machine = QtestMachine(QtestConfig((vfio_user(path, ADAPTER_SLOT),)), qemu, vdxgk_run.path)
+        with pytest.raises(VmLost), machine:
+            pytest.fail("it started")
+        server.join()
+    if not next_request:
+        assert "short read of header" in machine.words
+        raise Defect(machine.words)
+
+
+@finding
+def test_a_limit_on_mappings_is_not_kept(
+    qemu: QemuBinary, vdxgk_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, limit = version.Capabilities.encode, 1
+
+    def limited(own: version.Capabilities, keys: frozenset[str]) -> bytes:
+        return (
+            encode(own, keys)
+            .replace(b"{", b'{"max_dma_maps":%d,' % limit)
+            .replace(b'{"max_dma_maps":%d,"cap' % limit, b'{"cap')
+        )
+
+    monkeypatch.setattr(version.Capabilities, "encode", limited)
+    with open_lane("intel", qemu, vdxgk_run.path) as lane:
+        if len(lane.mapped()) > limit:
+            raise Defect(f"{len(lane.mapped())} mappings, of {limit} that the server takes")
+
+
+@finding
+def test_a_refused_mapping_is_forgotten(
+    qemu: QemuBinary, vdxgk_run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_lane("intel", qemu, vdxgk_run.path) as lane:
+        lane.iommu.enable()
+        content = lane.buffer(BUFFER, PAGE, 1)
+
+        def full(*_: object) -> None:
+            raise RemoteProtocolError(errno.ENOSPC, "too many mappings")
+
+        monkeypatch.setattr(lane.adapter.device.dma, "map", full)
+        lane.iommu.map(LOGICAL, BUFFER, PAGE)
+        monkeypatch.undo()
+        lane.assert_reads(LOGICAL, content, MESSAGES)
+        assert lane.mapped() == []
+        if lane.machine.alive and lane.iommu.faults() == []:
+            raise Defect(f"the guest goes on: {lane.machine.words}")
+
+
+@finding
+def test_ranges_are_unmapped_that_were_never_mapped(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    with open_lane("intel", qemu, vdxgk_run.path) as lane:
+        statistics = lane.adapter.device.dma.statistics
+        before = statistics.unmatched
+        lane.iommu.enable()
+        lane.iommu.disable()
+        if statistics.unmatched > before:
+            raise Defect(f"{statistics.unmatched - before} unmaps of nothing")
+
+
+@finding
+def test_amd_a_page_is_mapped_over_another(qemu: QemuBinary, vdxgk_run: RunDirectory) -> None:
+    with open_lane("amd", qemu, vdxgk_run.path) as lane:
+        assert isinstance(lane.iommu, AmdIommu)
+        lane.iommu.enable()
+        lane.iommu.map(LOGICAL, BUFFER, PAGE)
+        lane.iommu.table.set(LOGICAL, OTHER, PAGE, Access.BOTH, PAGE)
+        lane.iommu.invalidate(LOGICAL, PAGE)
+        content = lane.buffer(OTHER, PAGE, 1)
+        lane.assert_reads(LOGICAL, content)
+        if lane.adapter.device.dma.statistics.replaced:
+            raise Defect("DMA_MAP of a range that is mapped")
 
 
 @finding

@@ -11,6 +11,7 @@ from tests.qtest.lane import (
     open_lane,
 )
 from vdxgk_lab.qemu_binary import QemuBinary
+from vdxgk_lab.qtest import amdvi
 from vdxgk_lab.qtest.iommu import PAGE, Access
 from vdxgk_lab.run_directory import RunDirectory
 
@@ -29,6 +30,20 @@ def test_intel_a_refused_write_leaves_no_fault_once_the_page_was_read(
         assert lane.dma_write(LOGICAL, 8, 2, MESSAGES).status != 0
         if lane.iommu.faults() == []:
             raise Defect("the write was refused, and no fault was recorded")
+
+
+@finding
+def test_amd_status_bits_are_set_by_who_clears_them(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    status = amdvi.REGISTERS + 0x2020
+    guest_log = 1 << 10 | 1 << 9  # GALInt, GALOverflow: write 1 to clear
+    with open_lane("amd", qemu, vdxgk_run.path) as lane:
+        assert lane.qtest.load(status, 8) & guest_log == 0
+        for _ in range(2):
+            lane.qtest.store(status, guest_log, 8)
+        if lane.qtest.load(status, 8) & guest_log:
+            raise Defect(f"status {lane.qtest.load(status, 8):#x} after the bits were cleared")
 
 
 @finding
