@@ -6,7 +6,7 @@ guest memory is a shared memfd, or the device sees none of it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -75,6 +75,10 @@ class MachineConfig:
             )
         if len(self.devices) > _LAST_DEVICE_SLOT - _FIRST_DEVICE_SLOT + 1:
             raise Misconfigured(f"{len(self.devices)} devices do not fit on one PCI bus.")
+
+    def with_devices(self, *sockets: Path) -> "MachineConfig":
+        """The same machine with these vfio-user devices besides; the first is at 05.0."""
+        return replace(self, devices=(*self.devices, *sockets))
 
 
 @dataclass(frozen=True)

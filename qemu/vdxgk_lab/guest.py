@@ -15,6 +15,7 @@ from vdxgk_lab.qmp import QmpPeer, Refused
 
 _FIRST_POLL = 0.005
 _LAST_POLL = 0.25
+_CHUNK = 1 << 20
 _ANSWER = 15.0  # seconds within which a living agent answers
 
 
@@ -94,17 +95,32 @@ class Guest:
             stderr=_text(status, "err"),
         )
 
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file in the guest.  Raises GuestError if it cannot be written."""
+        handle = self._call_for_value("guest-file-open", {"path": path, "mode": "w"})
+        try:
+            for start in range(0, len(content), _CHUNK):
+                chunk = base64.b64encode(content[start : start + _CHUNK]).decode()
+                written = self._call("guest-file-write", {"handle": handle, "buf-b64": chunk})
+                if written.get("count") != len(content[start : start + _CHUNK]):
+                    raise GuestError(f"{path} was written in part only.", "Is there space for it?")
+        finally:
+            self._call_for_value("guest-file-close", {"handle": handle})
+
     def _kill(self, pid: int) -> None:
         self._call("guest-exec", {"path": "kill", "arg": ["-KILL", str(pid)]})
 
     def _call(self, command: str, arguments: dict[str, object]) -> dict[str, object]:
-        try:
-            answer = self._agent.execute(command, arguments, _ANSWER * self._scale)
-        except Refused as error:
-            raise GuestError(error.message) from error
+        answer = self._call_for_value(command, arguments)
         if not isinstance(answer, dict):
             raise GuestError(f"the guest agent answered {answer!r} to {command}.")
         return answer
+
+    def _call_for_value(self, command: str, arguments: dict[str, object]) -> object:
+        try:
+            return self._agent.execute(command, arguments, _ANSWER * self._scale)
+        except Refused as error:
+            raise GuestError(error.message) from error
 
 
 # The answers are the guest's, and so not to be trusted.

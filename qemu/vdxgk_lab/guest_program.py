@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vdxgk_lab.cache import Cache, key_of
 from vdxgk_lab.errors import SetupError
-from vdxgk_lab.stub_build import enter
+from vdxgk_lab.tree_build import enter
 from vdxgk_lab.trees import Tree
 
 _FORMAT = "1"  # change it when the code below compiles differently

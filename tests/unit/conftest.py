@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vdxgk_lab import stub_build, trees
+from vdxgk_lab import stub_build, tree_build, trees
 from vdxgk_lab.cache import Cache
 
 Constants = Callable[[str], bytes]
@@ -47,7 +47,7 @@ def compiler(tmp_path: Path) -> Iterator[Compiler]:
         pytest.skip(reason)
     # The tree does not know the PATH of this host.
     path = ("/usr/bin/env", "PATH=/usr/bin:/bin")
-    enter = (*stub_build.enter(tree, os.geteuid() == 0), *path)
+    enter = (*tree_build.enter(tree, os.geteuid() == 0), *path)
     with tempfile.TemporaryDirectory(prefix="unit-", dir=tree.root / "build") as work:
         yield _with_sources(Compiler(Path(work), f"/build/{Path(work).name}", enter))
 
