@@ -95,7 +95,7 @@ def session(name: str, pages: list[int], memory: int) -> None:
     offer = Capabilities(16, 1 << 17, True)
     answering = Session(Device(ConfigSpace(1, 2, 3), {}), Quiet(), void, offer=offer)
 
-    def feed(message: bytes, descriptors: tuple[int, ...] = ()) -> None:
+    def feed(message: bytes, descriptors: list[int] | None = None) -> None:
         answering.connection.get_buffer()[: len(message)] = message
         answering.receive(len(message), descriptors)
 
@@ -104,7 +104,7 @@ def session(name: str, pages: list[int], memory: int) -> None:
         f"{name}, session",
         pages,
         memory,
-        lambda page, copy: feed(map_message(page), (copy,)),
+        lambda page, copy: feed(map_message(page), [copy]),
         lambda page: feed(unmap_message(page)),
     )
     answering.lost()

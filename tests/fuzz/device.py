@@ -15,7 +15,9 @@ from pyvfio_user import (
     SharedMemory,
     VendorCapability,
 )
-from pyvfio_user.session import Outgoing, Session
+from pyvfio_user.hot import Outgoing
+from pyvfio_user.session import Session
+from pyvfio_user.trace import TraceWriter
 from pyvfio_user.version import Capabilities
 
 PROPOSAL = b'\0\0\0\0{"capabilities":{"max_data_xfer_size":65536,"write_multiple":true}}\0'
@@ -59,7 +61,8 @@ class State:
 class FuzzedDevice:
     """Use as a context manager; at its end all must be gone and no handler have failed."""
 
-    def __init__(self, policy: DmaPolicy) -> None:
+    def __init__(self, policy: DmaPolicy, trace: TraceWriter | None = None) -> None:
+        """With a trace, every message goes the session's general way."""
         self.guest_memory = os.memfd_create("guest")
         os.ftruncate(self.guest_memory, 1 << 20)
         self._doorbell = os.eventfd(0)
@@ -74,7 +77,7 @@ class FuzzedDevice:
         self.device = Device(config, bars, migratable=State(), dma_policy=policy)
         self.log = Silent()
         offer = Capabilities(16, 131072, True)
-        self.session = Session(self.device, self.log, lambda _: None, offer=offer)
+        self.session = Session(self.device, self.log, lambda _: None, offer=offer, trace=trace)
 
     def __enter__(self) -> FuzzedDevice:
         """Shake hands."""
@@ -96,4 +99,4 @@ class FuzzedDevice:
         """Deliver a chunk, as one receive."""
         space = self.session.connection.get_buffer()
         space[: len(data)] = data
-        return self.session.receive(len(data), descriptors or ())
+        return self.session.receive(len(data), descriptors)

@@ -96,7 +96,7 @@ def is_writable(descriptor: int) -> bool:
 
 
 class Backing:
-    """One file that the client shares, counted by the mappings that name it."""
+    """One file that the client shares, counted by those who use it: the table is one of them."""
 
     def __init__(self, descriptor: int) -> None:
         """Take over the descriptor, closed even when this raises.
@@ -104,6 +104,7 @@ class Backing:
         Raises RemoteProtocolError(EINVAL) if it is no regular file or not
         readable; OSError if it cannot be mapped.
         """
+        self.mappings = 0  # that name it: the table's to count, under its lock
         self._fd = descriptor
         self._users = 0
         self._users_lock = threading.Lock()

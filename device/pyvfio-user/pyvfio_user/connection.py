@@ -36,31 +36,36 @@ class Connection:
     def __init__(self) -> None:
         """Start before the handshake: only small messages are expected."""
         self.limit = HANDSHAKE_LIMIT
-        self._buffer = memoryview(bytearray(CHUNK))
-        self._start = 0  # of the first message not yet handed out
-        self._end = 0  # of what was received
+        self.buffer = memoryview(bytearray(CHUNK))
+        self.start = 0  # of the first message not yet handed out
+        self.end = 0  # of what was received
         self._skip = 0  # bytes of an oversized message still to come
-        self._descriptors: list[int] = []  # of the message at _start
+        self._descriptors: list[int] = []  # of the message at start
         self._short = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what comes next begins a message, or continues one that is only bytes so far."""
+        return not (self._skip or self._descriptors or self._short)
 
     def get_buffer(self) -> memoryview:
         """Return the space for the next receive; earlier payloads become invalid."""
-        held = self._end - self._start
+        held = self.end - self.start
         if not held:
-            self._start = self._end = 0
-            return self._buffer
+            self.start = self.end = 0
+            return self.buffer
         needed = LEAST_SPACE
         if held >= HEADER_SIZE:
-            size = HEADER.unpack_from(self._buffer, self._start)[2]
+            size = HEADER.unpack_from(self.buffer, self.start)[2]
             needed = max(needed, size - held)
-        if len(self._buffer) - self._end < needed:
-            space = self._buffer
+        if len(self.buffer) - self.end < needed:
+            space = self.buffer
             if held + needed > len(space):
                 space = memoryview(bytearray(held + needed + CHUNK))
             # Through bytes: the two may overlap.
-            space[:held] = bytes(self._buffer[self._start : self._end])
-            self._buffer, self._start, self._end = space, 0, held
-        return self._buffer[self._end :]
+            space[:held] = bytes(self.buffer[self.start : self.end])
+            self.buffer, self.start, self.end = space, 0, held
+        return self.buffer[self.end :]
 
     def receive(
         self, count: int, descriptors: Iterable[int] = (), *, short: bool = False
@@ -74,36 +79,36 @@ class Connection:
         can no longer be followed.
         """
         fresh = list(descriptors)
-        self._end += count
+        self.end += count
         if self._skip:
-            dropped = min(self._skip, self._end - self._start)
+            dropped = min(self._skip, self.end - self.start)
             self._skip -= dropped
-            self._start += dropped
-            if self._start == self._end:
+            self.start += dropped
+            if self.start == self.end:
                 close_descriptors(fresh)
                 return
-        while self._end - self._start >= HEADER_SIZE:
-            message_id, command, size, flags, error = HEADER.unpack_from(self._buffer, self._start)
+        while self.end - self.start >= HEADER_SIZE:
+            message_id, command, size, flags, error = HEADER.unpack_from(self.buffer, self.start)
             if size < HEADER_SIZE:
                 close_descriptors(fresh)
                 raise RemoteProtocolError(errno.EINVAL, f"message size {size}")
-            stop = self._start + size
+            stop = self.start + size
             oversized = size > self.limit
-            if stop > self._end and not oversized:
+            if stop > self.end and not oversized:
                 break
-            payload = self._buffer[self._start + HEADER_SIZE : min(stop, self._end)]
+            payload = self.buffer[self.start + HEADER_SIZE : min(stop, self.end)]
             message = Message(
                 message_id, command, flags, error, payload=payload, descriptors=self._descriptors
             )
             message.short, message.oversized = self._short, oversized
             self._descriptors, self._short = [], False
-            if stop >= self._end and (fresh or short):
+            if stop >= self.end and (fresh or short):
                 self._add(message.descriptors, fresh)
                 message.short |= short
                 fresh, short = [], False
-            if stop > self._end:
-                self._skip, stop = stop - self._end, self._end
-            self._start = stop
+            if stop > self.end:
+                self._skip, stop = stop - self.end, self.end
+            self.start = stop
             yield message
         if fresh or short:
             self._add(self._descriptors, fresh)

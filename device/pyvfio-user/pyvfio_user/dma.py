@@ -115,7 +115,7 @@ class DmaTable:
             backing = self._backing(descriptor)
             try:
                 mapping = self._checked(iova, size, access, backing, offset)
-                overlap = self._overlapping(iova, mapping.end)
+                overlap = self._overlapping(iova, iova + size)
                 if overlap and self.policy == "strict":
                     raise RemoteProtocolError(errno.EEXIST, f"{iova:#x} is already mapped")
                 if len(self._mappings) >= self.max_mappings:
@@ -123,10 +123,11 @@ class DmaTable:
             except BaseException:
                 self._drop(backing)
                 raise
-            self.statistics.maps += 1
+            statistics = self.statistics
+            statistics.maps += 1
             if overlap:
-                self.statistics.replaced += len(overlap)
-                self._carve(overlap, iova, mapping.end)
+                statistics.replaced += len(overlap)
+                self._carve(overlap, iova, iova + size)
             self._mappings[iova] = mapping
             self._starts.add(iova)
             self._changed()
@@ -340,7 +341,7 @@ class DmaTable:
             self.statistics.dropped += 1
             return
         if part.backing is not None:
-            part.backing.acquire()
+            part.backing.mappings += 1
         self._mappings[part.iova] = part
         self._starts.add(part.iova)
 
@@ -360,10 +361,11 @@ class DmaTable:
             backing.refresh()
             if offset + size > backing.size:
                 raise RemoteProtocolError(errno.EINVAL, "the file is shorter than the range")
-        return Mapping(iova, size, access, backing, offset)
+        # Four times as quick as Mapping(...), and every DMA_MAP passes here.
+        return tuple.__new__(Mapping, (iova, size, access, backing, offset))
 
     def _backing(self, descriptor: int | None) -> Backing | None:
-        """The file behind a descriptor, with one more user."""
+        """The file behind a descriptor, with one more mapping."""
         if descriptor is None:
             return None
         try:
@@ -372,20 +374,28 @@ class DmaTable:
             os.close(descriptor)
             raise
         known = self._backings.get((status.st_dev, status.st_ino))
-        usable = known is not None and (known.writable or not is_writable(descriptor))
-        if known is not None and usable and known.try_acquire():
+        if (
+            known is not None
+            and (known.writable or not is_writable(descriptor))
+            and (known.mappings or known.try_acquire())
+        ):
             os.close(descriptor)
+            known.mappings += 1
             return known
         # Not known, or of a file known by a descriptor that cannot write this one can.
         backing = Backing(descriptor)
         backing.acquire()
+        backing.mappings = 1
         # Those that others than this table let go of last are still listed.
         self._backings = {key: file for key, file in self._backings.items() if file.is_live}
         self._backings[backing.identity] = backing
         return backing
 
     def _drop(self, backing: Backing | None) -> None:
-        if backing is None or not backing.release():
+        if backing is None:
+            return
+        backing.mappings -= 1
+        if backing.mappings or not backing.release():
             return
         if self._backings.get(backing.identity) is backing:
             del self._backings[backing.identity]

@@ -7,6 +7,7 @@ every time, so that a busy DMA engine could starve the client's unmaps.
 from __future__ import annotations
 
 import threading
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 class FairLock:
     """Reentrant within a thread; at most one turn is lost to the previous owner."""
+
+    __slots__ = ("_depth", "_gate", "_lock", "_owner")
 
     def __init__(self) -> None:
         """Start free."""
@@ -31,25 +34,30 @@ class FairLock:
     @property
     def is_mine(self) -> bool:
         """Whether the calling thread holds it."""
-        return self._owner == threading.get_ident()
+        return self._owner == get_ident()
 
     def acquire(self) -> None:
         """Wait for the lock; count nested acquisitions."""
-        thread = threading.get_ident()
+        thread = get_ident()
         if self._owner != thread:
-            with self._gate:
-                self._lock.acquire()
+            # Mostly it is free and nobody waits: every DMA_MAP passes here.
+            if self._gate.locked() or not self._lock.acquire(False):
+                with self._gate:
+                    self._lock.acquire()
             self._owner = thread
-        self._depth += 1
+            self._depth = 1
+        else:
+            self._depth += 1
 
     def release(self) -> None:
         """Undo one acquire; after the outermost, let the next one in."""
-        self._depth -= 1
-        if not self._depth:
-            self._owner = 0
+        if self._depth == 1:
+            self._owner = self._depth = 0
             self._lock.release()
+        else:
+            self._depth -= 1
 
-    __enter__ = acquire  # without a frame of its own: every DMA_MAP passes here
+    __enter__ = acquire  # without a frame of its own
 
     def __exit__(
         self,
@@ -58,4 +66,8 @@ class FairLock:
         traceback: TracebackType | None,
     ) -> None:
         """Release."""
-        self.release()
+        if self._depth == 1:  # as `release`, without a frame of its own
+            self._owner = self._depth = 0
+            self._lock.release()
+        else:
+            self._depth -= 1

@@ -101,7 +101,7 @@ class Bar:
 
     def read(self, offset: int, count: int) -> bytes:
         """Serve a read by message.  Raises ValueError if the handler answers another length."""
-        if not self.areas:
+        if not self._is_in_areas(offset, count):
             return self._handler_read(offset, count)
         parts = []
         for start, size, view in self._parts(offset, count):
@@ -110,7 +110,7 @@ class Bar:
 
     def write(self, offset: int, data: bytes) -> None:
         """Serve a write by message."""
-        if not self.areas:
+        if not self._is_in_areas(offset, len(data)):
             if self.handler is not None:
                 self.handler.write(offset, data)
             return
@@ -155,6 +155,13 @@ class Bar:
                 )
             )
         return b"".join(sub_regions), descriptors
+
+    def _is_in_areas(self, offset: int, count: int) -> bool:
+        """Whether an access lies in memory, wholly or in part."""
+        for start, size in self.areas:  # noqa: SIM110 -- any() costs a generator for each access
+            if offset < start + size and start < offset + count:
+                return True
+        return False
 
     def _handler_read(self, offset: int, count: int) -> bytes:
         if self.handler is None:

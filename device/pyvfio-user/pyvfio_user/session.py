@@ -7,14 +7,15 @@ such as QEMU stands still until it comes.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import feature, version, wire
 from .addresses import ADDRESS_END
 from .connection import Connection, close_descriptors
 from .device import CONFIG_REGION, REGIONS, Device
-from .errors import Access, RemoteProtocolError
+from .errors import RemoteProtocolError
+from .hot import ACCESSES, HotPath, Outgoing
 from .irq import IrqType
 from .wire import Command, Message
 
@@ -22,12 +23,8 @@ if TYPE_CHECKING:
     from .log import Logger
     from .trace import TraceWriter
 
-Outgoing = tuple[bytes, tuple[int, ...]]  # a message, and the descriptors that go with it
-
 LOGGED_REFUSALS = 100  # for each client: a hostile one must not fill the disk
 MULTI_WRITE_SIZE = 8
-
-_ACCESS = tuple(Access(flags) for flags in range(wire.DMA_MAP_FLAGS + 1))
 
 
 class Session:
@@ -49,6 +46,7 @@ class Session:
         self.connection = Connection()
         self.closing = False  # nothing more can be understood or is wanted
         self.negotiated = False
+        self._hot: HotPath | None = None
         self._device = device
         self._log = log
         self._send = send
@@ -60,11 +58,19 @@ class Session:
         self._refusals = 0
 
     def receive(
-        self, count: int, descriptors: Iterable[int] = (), *, short: bool = False
+        self, count: int, descriptors: list[int] | None = None, *, short: bool = False
     ) -> list[Outgoing]:
-        """Handle what came, in order, and return the answers."""
+        """Handle what came, in order, and return the answers.  Takes over the descriptors."""
         outgoing: list[Outgoing] = []
-        messages = self.connection.receive(count, descriptors, short=short)
+        connection, fresh = self.connection, descriptors or []
+        if self._hot is not None and not short and connection.is_plain:
+            start, end = connection.start, connection.end + count
+            start = self._hot.answer(connection.buffer, start, end, fresh, outgoing)
+            connection.start = start
+            if start == end and not fresh:
+                connection.end = end
+                return outgoing
+        messages = connection.receive(count, fresh, short=short)
         try:
             for message in messages:
                 if self._trace is not None:
@@ -93,19 +99,14 @@ class Session:
     def _handle(self, message: Message, outgoing: list[Outgoing]) -> None:
         if message.is_reply:
             if not self._device.message_dma.receive(message):
-                self._refuse(message, errno.EINVAL, "a reply that nobody waits for")
+                self._refuse(message.command, errno.EINVAL, "a reply that nobody waits for")
             return
         try:
             fields = wire.decode(message)
             handler = _HANDLERS[message.command] if self.negotiated else Session._negotiate
             payload, descriptors = handler(self, fields, message)
-        except RemoteProtocolError as error:
-            self._refuse(message, error.errno, str(error))
-            self.closing |= not self.negotiated
-            code = error.errno
-        except Exception as error:  # a device model's mistake must not stop the client
-            code = (isinstance(error, OSError) and error.errno) or errno.EIO
-            self._log.error("handler_failed", command=_name(message), exc_info=error)
+        except Exception as error:
+            code = self._failed(message.command, error)
         else:
             if message.wants_reply:
                 outgoing.append((wire.reply(message.id, message.command, payload), descriptors))
@@ -113,17 +114,30 @@ class Session:
         if message.wants_reply:
             outgoing.append((wire.error_reply(message.id, message.command, code), ()))
 
-    def _refuse(self, message: Message, code: int, reason: str) -> None:
+    def _failed(self, command: int, error: Exception) -> int:
+        """Log what a request ran into; return the errno for the client."""
+        if isinstance(error, RemoteProtocolError):
+            self._refuse(command, error.errno, str(error))
+            self.closing |= not self.negotiated
+            return error.errno
+        # A device model's mistake must not stop the client.
+        self._log.error("handler_failed", command=_name(command), exc_info=error)
+        return (isinstance(error, OSError) and error.errno) or errno.EIO
+
+    def _refuse(self, command: int, code: int, reason: str) -> None:
         self._refusals += 1
         if self._refusals <= LOGGED_REFUSALS:
-            self._log.warning("refused", command=_name(message), errno=code, reason=reason)
+            self._log.warning("refused", command=_name(command), errno=code, reason=reason)
 
     def _notify(self, call: Callable[..., None], *arguments: object) -> None:
         """Tell the observer; its mistakes do not change the client's answer."""
         try:
             call(*arguments)
         except Exception as error:
-            self._log.error("observer_failed", call=call.__name__, exc_info=error)
+            self._observer_failed(call.__name__, error)
+
+    def _observer_failed(self, call: str, error: Exception) -> None:
+        self._log.error("observer_failed", call=call, exc_info=error)
 
     # ---- one method for each command ---------------------------------------
 
@@ -135,6 +149,8 @@ class Session:
         self._max_descriptors = min(peer.max_msg_fds, wire.MAX_DESCRIPTORS)
         self.connection.limit = wire.HEADER_SIZE + wire.REGION_ACCESS.size + limit
         self.negotiated = True
+        if self._trace is None:  # which wants to see every `Message`
+            self._hot = HotPath(self._device, self._failed, self._observer_failed)
         self._device.message_dma.attach(self._send, peer.max_data_xfer_size)
         self._notify(self._device.observer.connected)
         return payload, ()
@@ -147,7 +163,7 @@ class Session:
         if flags & ~wire.DMA_MAP_FLAGS:
             raise RemoteProtocolError(errno.EINVAL, f"DMA_MAP flags {flags:#x}")
         descriptor = message.descriptors.pop() if message.descriptors else None
-        mapping = self._device.dma.map(iova, size, _ACCESS[flags], descriptor, offset)
+        mapping = self._device.dma.map(iova, size, ACCESSES[flags], descriptor, offset)
         self._notify(self._device.observer.dma_mapped, mapping)
         return b"", ()
 
@@ -286,7 +302,7 @@ class Session:
         return b"", ()
 
     def _unsupported(self, _fields: tuple[Any, ...], message: Message) -> Outgoing:
-        raise RemoteProtocolError(errno.ENOTSUP, f"{_name(message)} is not supported")
+        raise RemoteProtocolError(errno.ENOTSUP, f"{_name(message.command)} is not supported")
 
     # ---- region accesses ---------------------------------------------------
 
@@ -329,8 +345,8 @@ _HANDLERS: dict[int, Callable[[Session, tuple[Any, ...], Message], Outgoing]] = 
 }
 
 
-def _name(message: Message) -> str:
+def _name(command: int) -> str:
     try:
-        return Command(message.command).name
+        return Command(command).name
     except ValueError:
-        return str(message.command)
+        return str(command)

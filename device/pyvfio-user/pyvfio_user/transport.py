@@ -28,6 +28,7 @@ from .trace import Kind, TraceWriter
 from .wire import MAX_DESCRIPTORS
 
 HANDSHAKE_SECONDS = 5.0
+MOST_JOINED = 64  # answers that wait for one another
 
 
 class Server:
@@ -256,7 +257,20 @@ class Server:
         count, descriptors, short = channel.receive(session.connection)
         if not count:
             return False
+        has_descriptors = bool(descriptors)
         outgoing = session.receive(count, descriptors, short=short)
+        # A receive ends behind a message with descriptors.  If more has come
+        # meanwhile, the answers can go together.
+        while (
+            has_descriptors
+            and not session.closing
+            and len(outgoing) < MOST_JOINED
+            and channel.has_more()
+        ):
+            count, descriptors, short = channel.receive(session.connection)
+            if not count:
+                break  # the next receive says so again
+            outgoing += session.receive(count, descriptors, short=short)
         if self._trace is not None:
             for message, sent in outgoing:
                 self._trace.sent(message, len(sent))

@@ -1,0 +1,154 @@
+"""The quick way of the common requests says what the session's general way says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyvfio_user import Bar, ConfigSpace, Device, DeviceObserver, DmaPolicy, Mapping, wire
+from pyvfio_user.session import Session
+from pyvfio_user.trace import TraceWriter
+from pyvfio_user.version import Capabilities
+from pyvfio_user.wire import Command
+from tests.fuzz.device import GREETING, FuzzedDevice, Silent
+from tests.fuzz.structured import Guest
+
+COMMON = (Command.REGION_READ, Command.REGION_WRITE, Command.DMA_MAP, Command.DMA_UNMAP)
+
+
+def common(guest: Guest) -> bytes:
+    """A common request, as a client sends it, or nearly."""
+    chance = guest.chance
+    command = chance.choice(COMMON)
+    page = chance.randrange(8) << 12
+    data = b""
+    if command in (Command.REGION_READ, Command.REGION_WRITE):
+        offset = chance.choice([0, 4, 0xFFC, 0xFFE, 0x1000, 0x1FFC, 0x3FFC, 0x4000])
+        count = chance.choice([0, 1, 2, 4, 8, 9])
+        data = bytes(count) if command == Command.REGION_WRITE else b""
+        values = [offset, chance.choice([0, 0, 4, 1, 7, 9]), count]
+    elif command == Command.DMA_MAP:
+        values = [
+            32,
+            chance.choice([0, 1, 2, 3, 3, 3, 4]),
+            page,
+            page,
+            chance.choice([0, 1, 2]) << 12,
+        ]
+    else:
+        values = [
+            chance.choice([23, 24, 24, 24, 99]),
+            chance.choice([0, 0, 0, 1, 2]),
+            page,
+            1 << 12,
+        ]
+    payload = wire.RULES[command].fields.pack(*values) + data
+    payload += chance.choice([b""] * 9 + [b"?"])
+    flags = chance.choice([0] * 6 + [0x10, 0x20, 1, 2])
+    size = 16 + len(payload)
+    return struct.pack("=HHIII", guest.number("H"), command, size, flags, 0) + payload
+
+
+def chunk(guest: Guest) -> tuple[bytes, list[int]]:
+    """A few messages that come in one receive, the descriptors with the last."""
+    messages = [common(guest) for _ in range(guest.chance.choice([1, 1, 2, 3, 8]))]
+    if guest.chance.random() < 0.1:
+        messages.append(guest.message()[0])
+    descriptors = []
+    if guest.chance.random() < 0.4:
+        descriptors = [guest.memory] * guest.chance.choice([1, 1, 1, 1, 2])
+    return b"".join(messages), descriptors
+
+
+@pytest.mark.parametrize("policy", ["tolerant", "strict"])
+def test_both_ways_answer_alike(policy: DmaPolicy, tmp_path: Path) -> None:
+    trace = TraceWriter(str(tmp_path / "trace"), Silent())
+    with FuzzedDevice(policy) as quick, FuzzedDevice(policy, trace) as general:
+        guest = Guest(7, quick.guest_memory)
+        for _ in range(6000):
+            data, descriptors = chunk(guest)
+            cut = guest.chance.choice([0, 0, 0, guest.chance.randrange(len(data))])
+            answers = []
+            for device in (quick, general):
+                copies = [os.dup(device.guest_memory) for _ in descriptors]
+                first = device.feed(data[:cut]) if cut else []
+                answers.append(first + device.feed(data[cut:], copies))
+            assert answers[0] == answers[1], data
+            assert places(quick) == places(general)
+        assert len(quick.device.dma), "the mixture maps"
+    trace.close()
+
+
+def places(fuzzed: FuzzedDevice) -> list[tuple[int, int, int, int]]:
+    return [
+        (mapping.iova, mapping.size, mapping.access, mapping.offset)
+        for mapping in fuzzed.device.dma.mappings()
+    ]
+
+
+class Faulty(DeviceObserver):
+    """Registers and an observer that fail."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Fail in one of three ways."""
+        if offset == 0:
+            raise OSError(errno.ENXIO, "gone")
+        return b"too long" if offset == 4 else bytes(1 // 0)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Fail."""
+        raise ValueError
+
+    def dma_mapped(self, mapping: Mapping) -> None:
+        """Fail."""
+        raise ValueError
+
+    def dma_unmapped(self, iova: int, size: int, removed: int) -> None:
+        """Fail."""
+        raise ValueError
+
+
+@pytest.fixture(params=["quick", "general"])
+def faulty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
+    model = Faulty()
+    device = Device(ConfigSpace(1, 2, 3), {0: Bar(0x1000, handler=model)}, observer=model)
+    log = Silent()
+    trace = TraceWriter(str(tmp_path / "trace"), log) if request.param == "general" else None
+    session = Session(device, log, lambda _: None, offer=Capabilities(16, 1 << 17), trace=trace)
+    feed(session, GREETING)
+    yield session
+    session.lost()
+    if trace:
+        trace.close()
+
+
+def feed(session: Session, data: bytes) -> list[tuple[int, ...]]:
+    """The headers of the answers."""
+    session.connection.get_buffer()[: len(data)] = data
+    return [wire.HEADER.unpack_from(reply) for reply, _ in session.receive(len(data))]
+
+
+def test_failing_models_are_answered(faulty: Session) -> None:
+    def access(offset: int, data: bytes = b"", flags: int = 0) -> tuple[int, ...] | None:
+        command = Command.REGION_WRITE if data else Command.REGION_READ
+        payload = wire.REGION_ACCESS.pack(offset, 0, 4) + data
+        header = wire.HEADER.pack(9, command, 16 + len(payload), flags, 0)
+        answers = feed(faulty, header + payload)
+        assert len(answers) <= 1
+        return answers[0] if answers else None
+
+    for offset, code in ((0, errno.ENXIO), (4, errno.EIO), (8, errno.EIO)):
+        assert access(offset) == (9, Command.REGION_READ, 16, 0x21, code)
+    assert access(0, b"data") == (9, Command.REGION_WRITE, 16, 0x21, errno.EIO)
+    assert access(0, b"data", wire.FLAG_NO_REPLY) is None
+
+
+def test_a_failing_observer_changes_no_answer(faulty: Session) -> None:
+    mapped = wire.request(1, Command.DMA_MAP, wire.DMA_MAP.pack(32, 3, 0, 0, 0x1000))
+    unmapped = wire.request(2, Command.DMA_UNMAP, wire.DMA_UNMAP.pack(24, 0, 0, 0x1000))
+    assert feed(faulty, mapped + unmapped) == [(1, 2, 16, 1, 0), (2, 3, 40, 1, 0)]
