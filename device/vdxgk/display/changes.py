@@ -50,6 +50,7 @@ class ChangeTracker:
         self._display = display
         self._screen: Screen | None = None
         self._seen: Words | None = None
+        self._copy = bytearray()  # what is behind it
 
     def forget(self) -> None:
         """Take everything for changed."""
@@ -69,8 +70,11 @@ class ChangeTracker:
             return screen, _bands(black, PixelFormat.XRGB8888)
         words = raw_words(self._display.framebuffer.view, screen.area)
         if self._seen is None or screen != self._screen:
-            self._screen, self._seen = screen, words.copy()
+            self._screen, self._copy = screen, bytearray(words.tobytes())
+            self._seen = np.frombuffer(self._copy, words.dtype).reshape(words.shape)
             return screen, _bands(self._seen, screen.area.format)
+        if words.flags.c_contiguous and self._copy.startswith(words.data):
+            return screen, []  # by memcmp, in a third of the time that numpy takes
         changes = (
             self._look_at(words, self._seen, top, screen.area)
             for top in range(0, screen.height, BAND)
