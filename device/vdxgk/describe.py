@@ -28,6 +28,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "connections": adapter.connections,
         "dma_bits": adapter.options.dma_bits,
         "guest_ram": ram,
+        "register_accesses": adapter.registers.accesses,
         "dma_mappings": len(adapter.device.dma),
         "dma_maps": statistics.maps,
         "dma_unmaps": statistics.unmaps,

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from vdxgk_lab.cache import Cache, key_of
@@ -15,17 +16,19 @@ _FORMAT = "1"  # change it when the code below compiles differently
 _FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror", "-static")
 
 
-def ensure(source: Path, tree: Tree, cache: Cache) -> Path:
+def ensure(source: Path, tree: Tree, cache: Cache, headers: Sequence[Path] = ()) -> Path:
     """A static program made of one C file, named as the file is, from the cache if it is there.
 
     Raises SetupError with the compiler's words if it does not compile.
     """
-    key = key_of([_FORMAT, *_FLAGS, tree.root.name, source.name, source.read_bytes()])
+    files = [part for file in (source, *headers) for part in (file.name, file.read_bytes())]
+    key = key_of([_FORMAT, *_FLAGS, tree.root.name, *files])
 
     def build(target: Path) -> None:
         work = Path(tempfile.mkdtemp(prefix="program-", dir=tree.root / "build"))
         try:
-            shutil.copy(source, work)
+            for file in (source, *headers):
+                shutil.copy(file, work)
             inside = f"/build/{work.name}"
             compile_it = ("gcc", *_FLAGS, "-o", f"{inside}/program", f"{inside}/{source.name}")
             run = subprocess.run(

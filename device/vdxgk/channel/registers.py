@@ -27,6 +27,8 @@ class RegisterPage:
     ) -> None:
         self.status = 0
         """VDXGK_STATUS_*."""
+        self.accesses = 0
+        """Reads and writes since the server started: each of them stops the guest's processor."""
         self._faults = faults
         self._constants = {
             layout.REG_MAGIC: layout.MAGIC,
@@ -43,6 +45,7 @@ class RegisterPage:
 
     def read(self, offset: int, count: int) -> bytes:
         """Answer an access of ``count`` bytes; outside of the page, zeroes (PBA: none pending)."""
+        self.accesses += 1
         if offset >= layout.REG_PAGE_SIZE:
             return bytes(count)
         if count != 4 or offset % 4:
@@ -67,6 +70,7 @@ class RegisterPage:
 
     def write(self, offset: int, data: bytes) -> None:
         """Accept an access; what no register takes is dropped."""
+        self.accesses += 1
         if len(data) != 4 or offset % 4:
             return
         if offset in self._doorbells:

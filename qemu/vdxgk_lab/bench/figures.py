@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,17 @@ class Figure:
             "ratio_spread": [min(self.ratios), max(self.ratios)],
             "budget": self.budget,
         }
+
+
+def timed(work: Callable[[], object]) -> Measure:
+    """Seconds that `work` takes."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return measure
 
 
 def compare(

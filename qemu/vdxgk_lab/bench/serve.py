@@ -1,52 +1,67 @@
-"""What a server costs before anybody uses it."""
+"""What a server costs before anybody uses it, and while its guest is idle."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from vdxgk_lab.bench.figures import Figure, compare, timed
 from vdxgk_lab.device_process import DeviceProcess
-
-IDLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ServeCost:
-    """Seconds until QEMU could connect, resident bytes, context switches while idle."""
+class IdleCost:
+    """A server that nobody asks for anything."""
 
-    ready_seconds: float
     resident_bytes: int
-    idle_switches: int
+    wake_ups: int
+    """Voluntary context switches of all its threads, in `seconds`."""
+    seconds: float
+
+    @classmethod
+    def of(cls, pid: int, seconds: float) -> Self:
+        """Watch a server for so long."""
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        before = _wake_ups(pid)
+        time.sleep(seconds)
+        return cls(pages * os.sysconf("SC_PAGE_SIZE"), _wake_ups(pid) - before, seconds)
 
     def as_json(self) -> dict[str, Any]:
         """As the other figures."""
         return {
-            "ready_seconds": self.ready_seconds,
             "resident_bytes": self.resident_bytes,
-            "idle_switches_per_second": self.idle_switches / IDLE_SECONDS,
+            "wake_ups": self.wake_ups,
+            "seconds": self.seconds,
         }
 
 
-def measure(directory: Path) -> ServeCost:
-    """Start a server, look at it, and end it."""
-    began = time.monotonic()
-    with DeviceProcess(directory, ["--log-level", "error"], name="serve-cost") as device:
-        ready = time.monotonic() - began
-        process = Path(f"/proc/{device.pid}")
-        pages = int((process / "statm").read_text().split()[1])
-        before = _switches(process)
-        time.sleep(IDLE_SECONDS)
-        return ServeCost(ready, pages * os.sysconf("SC_PAGE_SIZE"), _switches(process) - before)
+def ready(directory: Path, repetitions: int) -> Figure:
+    """From the start of a server until QEMU could connect, against a Python that does nothing."""
+
+    def serve() -> float:
+        began = time.perf_counter()
+        with DeviceProcess(directory, ["--log-level", "error"], name="serve-cost"):
+            return time.perf_counter() - began
+
+    python = timed(lambda: subprocess.run([sys.executable, "-c", ""], check=True))
+    return compare("vdxgk serve is ready", "empty Python", (python, serve), repetitions)
 
 
-def _switches(process: Path) -> int:
-    """Context switches of all threads so far."""
+def cpu_seconds(pid: int) -> float:
+    """Processor time of all threads so far."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def _wake_ups(pid: int) -> int:
     return sum(
         int(line.split()[1])
-        for status in process.glob("task/*/status")
+        for status in Path(f"/proc/{pid}/task").glob("*/status")
         for line in status.read_text().splitlines()
-        if "ctxt_switches" in line
+        if line.startswith("voluntary_ctxt_switches")
     )

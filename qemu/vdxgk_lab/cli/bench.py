@@ -7,14 +7,18 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from vdxgk_lab import guest_program, trees
-from vdxgk_lab.bench import engine, serve, wire
+from vdxgk_lab.bench import curves as all_curves
+from vdxgk_lab.bench import engine, frame, plots, serve, wire
+from vdxgk_lab.bench import guest as guest_bench
 from vdxgk_lab.bench.figures import Figure
+from vdxgk_lab.bench.guest import GuestCost
 from vdxgk_lab.cache import Cache
 from vdxgk_lab.progress import Reporter
 from vdxgk_lab.run_directory import RunDirectory
@@ -23,14 +27,23 @@ from vdxgk_lab.run_directory import RunDirectory
 @click.command()
 @click.option("--quick", is_flag=True, help="Few repetitions: only to see that it runs.")
 @click.option("--json", "as_json", is_flag=True, help="Everything measured, as one JSON object.")
-def bench(*, quick: bool, as_json: bool) -> None:
+@click.option("--guest/--no-guest", default=True, help="Also what a guest pays: boots one.")
+@click.option(
+    "--curves",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Only how costs grow with the work: plots into this folder (needs the extra 'plots').",
+)
+def bench(*, quick: bool, as_json: bool, guest: bool, curves: Path | None) -> None:
     """Measure the device against the floor of this machine.
 
-    Every figure is a ratio to a C echo, to memcpy or to zlib, measured in
-    turns in the same run: median and spread. Lower is better. A busy machine
-    gives wide spreads, and then the medians mean little.
+    Every figure is a ratio to a C echo, to memcpy, to zlib or to a trapped
+    register access, measured in the same run: median and spread. Lower is
+    better. A busy machine gives wide spreads, and then the medians mean little.
     """
     count, repetitions = (500, 1) if quick else (10_000, 7)
+    if curves is not None:
+        _draw(curves, repetitions, quick, as_json)
+        return
     cache, reporter = Cache(), Reporter()
     tree = trees.ensure(trees.GUESTS[trees.DEFAULT_KERNEL], cache, reporter)
     source = importlib.resources.files("vdxgk_lab").joinpath("bench/floor.c")
@@ -38,27 +51,48 @@ def bench(*, quick: bool, as_json: bool) -> None:
         floor = guest_program.ensure(path, tree, cache)
     console = Console(stderr=True)
     figures: list[Figure] = []
-    with RunDirectory("bench") as directory:
-        cost = serve.measure(directory.path)
-        with console.status("measuring") as status:
-            for figure in _figures(floor, directory.path, count, repetitions):
-                figures.append(figure)
-                status.update(figure.name)
+    cost: GuestCost | None = None
+    with RunDirectory("bench") as directory, console.status("measuring") as status:
+        for figure in _figures(floor, directory.path, count, repetitions):
+            figures.append(figure)
+            status.update(figure.name)
+        if guest:
+            status.update("what a guest pays")
+            cost = guest_bench.measure(directory.path, repetitions, 1.0 if quick else 10.0)
+            figures += cost.figures
     if as_json:
-        record = {"serve": cost.as_json(), "figures": [f.as_json() for f in figures]}
+        record: dict[str, Any] = {"figures": [f.as_json() for f in figures]}
+        if cost:
+            record["guest"] = cost.as_json()
         click.echo(json.dumps(record, indent=2))
         return
     out = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     out.print(_table(figures))
-    out.print(
-        f"serve: ready in {cost.ready_seconds:.2f} s, {cost.resident_bytes >> 20} MiB resident, "
-        f"{cost.idle_switches} wake-ups in a second of idling"
-    )
+    if cost:
+        out.print(
+            f"with an idle guest: {cost.idle.resident_bytes >> 20} MiB resident, "
+            f"{cost.idle.wake_ups} wake-ups in {cost.idle.seconds:g} s\n"
+            f"a create that is waited for: {cost.accesses_per_create:g} register accesses; "
+            f"a list over 64 MiB: {cost.list_mappings} mappings"
+        )
 
 
 def _figures(floor: Path, directory: Path, count: int, repetitions: int) -> Iterator[Figure]:
     yield from wire.run(floor, directory, count, repetitions)
     yield from engine.run(repetitions)
+    yield from frame.run(repetitions)
+    yield serve.ready(directory, repetitions)
+
+
+def _draw(directory: Path, repetitions: int, quick: bool, as_json: bool) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for curve in all_curves.run(repetitions, quick):
+        path = plots.draw(curve, directory)
+        drawn.append(curve.as_json())
+        click.echo(path, err=as_json)
+    if as_json:
+        click.echo(json.dumps(drawn))
 
 
 def _table(figures: list[Figure]) -> Table:
