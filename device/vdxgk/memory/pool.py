@@ -79,6 +79,8 @@ class GuestMemoryPool:
         self._free = RangeSet()
         self.donated = 0
         """Bytes that the pool holds, used or not."""
+        self.idle_bytes = 0
+        """Bytes in blocks of which no page is used: what could go back to the guest."""
         self._random = random.Random(seed)
 
     @property
@@ -90,11 +92,6 @@ class GuestMemoryPool:
     def free_ranges(self) -> Iterator[Range]:
         """What no object uses, ascending."""
         return iter(self._free)
-
-    @property
-    def idle_bytes(self) -> int:
-        """Bytes in blocks of which no page is used: what could go back to the guest."""
-        return sum(block.size for block in self._blocks.values() if not block.used)
 
     # ---- blocks come and go ------------------------------------------------
 
@@ -122,6 +119,7 @@ class GuestMemoryPool:
                 self._blocks[block.base] = _Block(block.size)
                 self._free.add(block)
                 self.donated += block.size
+                self.idle_bytes += block.size
                 accepted.append(block)
         except Refused:
             for block in accepted:
@@ -153,9 +151,11 @@ class GuestMemoryPool:
         return bool(base + block.size > item.base)
 
     def _drop(self, item: Range) -> None:
+        """Let go of a block of which no page is used."""
         del self._blocks[item.base]
         self._free.remove(item)
         self.donated -= item.size
+        self.idle_bytes -= item.size
 
     # ---- allocation --------------------------------------------------------
 
@@ -277,6 +277,10 @@ class GuestMemoryPool:
         while position < item.end:
             base, block = self._blocks.peekitem(index)
             end = min(item.end, base + block.size)
+            if not block.used:
+                self.idle_bytes -= block.size
             block.used += sign * (end - position)
+            if not block.used:
+                self.idle_bytes += block.size
             position = end
             index += 1

@@ -32,24 +32,28 @@ class RangeSet:
 
     def add(self, item: Range) -> None:
         """Add a range of which no address is in the set yet; ValueError otherwise."""
-        if self.overlaps(item):
-            raise ValueError(f"{item.base:#x}+{item.size:#x} overlaps the set")
         start, end = item.base, item.end
-        index = self._ends.bisect_left(start)
-        if index < len(self._ends) and self._ends.peekitem(index)[0] == end:
-            end = self._ends.popitem(index)[1]
-        if index > 0 and self._ends.peekitem(index - 1)[1] == start:
-            start = self._ends.popitem(index - 1)[0]
+        # The ranges just below and above; neither may reach into this one.
+        index = self._ends.bisect_left(end)
+        below, reach = self._ends.peekitem(index - 1) if index > 0 else (start, 0)
+        if reach > start or below > start:
+            raise ValueError(f"{item.base:#x}+{item.size:#x} overlaps the set")
+        end = self._ends.pop(end, end)
+        if reach == start:
+            start = below
         self._ends[start] = end
         self.total += item.size
 
     def remove(self, item: Range) -> None:
         """Remove a range of which every address is in the set; ValueError otherwise."""
-        if not self.contains(item):
+        index = self._ends.bisect_right(item.base)
+        start, end = self._ends.peekitem(index - 1) if index > 0 else (0, 0)
+        if end < item.end:
             raise ValueError(f"{item.base:#x}+{item.size:#x} is not in the set")
-        start, end = self._ends.popitem(self._ends.bisect_right(item.base) - 1)
         if start < item.base:
             self._ends[start] = item.base
+        else:
+            del self._ends[start]
         if item.end < end:
             self._ends[item.end] = end
         self.total -= item.size
