@@ -143,6 +143,9 @@ class _Replay:
         self.starts.clear()
 
     def _overlapping(self, first: int, last: int) -> list[int]:
+        nearest = self.starts.last_before(last + 1)
+        if nearest is None or self.live[nearest].last < first:
+            return []  # and so end all before it: they are disjoint
         found = self.starts.between(first, last + 1)
         before = self.starts.last_before(first)
         if before is not None and self.live[before].last >= first:

@@ -12,6 +12,9 @@ from vdxgk_lab.audit.history import Class, Pieces
 Numbers = npt.NDArray[np.int64]
 Times = npt.NDArray[np.uint64]
 
+CELLS = 1 << 15
+"""Ranges of memory that are looked at together."""
+
 
 class Curve(NamedTuple):
     """A step function: from `times[i]` (nanoseconds) on it is `values[i]`, and 0 before."""
@@ -45,31 +48,43 @@ def mappings(pieces: Pieces) -> Curve:
 
 def memory(pieces: Pieces) -> Curve:
     """How many bytes of the client's memory were reached: each once, however often mapped."""
-    pieces = pieces[pieces["kind"] != Class.OPAQUE]
+    pieces = pieces[(pieces["kind"] != Class.OPAQUE) & (pieces["born"] < pieces["died"])]
     starts = places(pieces)
     ends = starts + (pieces["last"] - pieces["first"]) + np.uint64(1)
     borders = np.unique(np.concatenate([starts, ends]))
     sizes = np.diff(borders).astype(np.int64)
     low, high = np.searchsorted(borders, starts), np.searchsorted(borders, ends)
-    times = np.concatenate([pieces["born"], pieces["died"]])
-    # What takes another's place comes after it went.
-    order = np.lexsort((np.repeat([1, 0], len(pieces)), times))
-    changes = np.zeros(len(order), np.int64)
-    users = np.zeros(len(sizes), np.int64)
-    lows, highs = low.tolist(), high.tolist()
-    count = len(pieces)
-    for position, index in enumerate(order.tolist()):
-        born = index < count
-        piece = index if born else index - count
-        start, end = lows[piece], highs[piece]
-        if not born:
-            users[start:end] -= 1
-        unused = users[start:end] == 0
-        changed = int(sizes[start:end][unused].sum())
-        if born:
-            users[start:end] += 1
-        changes[position] = changed if born else -changed
-    return _steps(times[order], changes)
+    times, changes = [], []
+    # A piece may cover all cells: some of them at a time bound what that takes.
+    for first in range(0, len(sizes), CELLS):
+        there = np.flatnonzero((low < first + CELLS) & (high > first))
+        found = _cells(pieces[there], low[there], high[there], sizes, first)
+        times.append(found[0])
+        changes.append(found[1])
+    if not times:
+        return Curve(np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    return _steps(np.concatenate(times), np.concatenate(changes))
+
+
+def _cells(
+    pieces: Pieces, low: Numbers, high: Numbers, sizes: Numbers, first: int
+) -> tuple[Times, Numbers]:
+    """When cells [first, first + CELLS) came within reach, and when they went."""
+    low, high = np.maximum(low, first), np.minimum(high, first + CELLS)
+    counts = high - low
+    piece = np.repeat(np.arange(len(pieces)), counts)
+    cell = np.arange(len(piece)) - np.repeat(np.cumsum(counts) - counts, counts) + low[piece]
+    cells = np.concatenate([cell, cell])
+    times = np.concatenate([pieces["born"][piece], pieces["died"][piece]])
+    change = np.repeat(np.array([1, -1], np.int64), len(piece))
+    # Cell after cell; what takes another's place comes after that went.
+    order = np.lexsort((change, times, cells))
+    cells, times, change = cells[order], times[order], change[order]
+    users = np.cumsum(change)  # 0 again at the end of each cell
+    comes = (change > 0) & (users == 1)
+    goes = (change < 0) & (users == 0)
+    changes = np.where(comes, sizes[cells], -sizes[cells])
+    return times[comes | goes], changes[comes | goes]
 
 
 def places(pieces: Pieces) -> npt.NDArray[np.uint64]:

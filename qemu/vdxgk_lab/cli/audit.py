@@ -12,17 +12,22 @@ from rich.console import Console
 
 from vdxgk.cli import Size, dma_bits_option
 from vdxgk_lab import artifacts, trees
-from vdxgk_lab.audit import boot, history, log, report, text
+from vdxgk_lab.audit import boot, history, log, page, pictures, report, text
 from vdxgk_lab.cli import options
 from vdxgk_lab.command_line import IOMMUS, Accelerator, Iommu, MachineConfig
 from vdxgk_lab.run_directory import RunDirectory
 
 _KEPT = "guest.audit"
+_PATH = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@click.option("--png", type=_PATH, help="Also draw it all over time, into this file.")
+@click.option("--html", "page_path", type=_PATH, help="Also write report and picture as one page.")
+@click.option("--from", "start", type=click.FloatRange(0), default=0, help="Second to draw from.")
+@click.option("--to", "end", type=click.FloatRange(0), help="Second to draw to. [default: the end]")
 @click.option("--boot", "booting", is_flag=True, help=f"Boot a guest, record it in ./{_KEPT}.")
 @click.option("--iommu", type=click.Choice(IOMMUS), default="intel", show_default=True)
 @click.option(
@@ -42,6 +47,10 @@ def audit(
     *,
     path: Path | None,
     as_json: bool,
+    png: Path | None,
+    page_path: Path | None,
+    start: float,
+    end: float | None,
     booting: bool,
     iommu: Iommu,
     strict: bool,
@@ -87,8 +96,14 @@ def audit(
             shutil.copyfile(recorded, path)
     elif path is None:
         raise click.UsageError("give the FILE of a recorded run, or --boot.")
+    if end is not None and end <= start:
+        raise click.UsageError("--to is not behind --from.")
     found = log.read(path)
     analysis = report.analyse(found, history.replay(found))
+    if png:
+        pictures.draw(analysis, png, path.name, start, end)
+    if page_path:
+        page.write(analysis, page_path, path.name, start, end)
     if as_json:
         click.echo(json.dumps(analysis.report.as_json(), indent=2))
     else:

@@ -36,7 +36,7 @@ def end(time: int, why: Ending = Ending.STOPPED, code: int = 0) -> Row:
 
 def write(path: Path, rows: Iterable[Row | bytes]) -> Path:
     """A log of these rows."""
-    data = HEADER.pack(MAGIC, 10**18, START, 64 << 20)
+    data = bytearray(HEADER.pack(MAGIC, 10**18, START, 64 << 20))
     for row in rows:
         if isinstance(row, bytes):
             data += row

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from tests.unit.lab.audit.logs import Row, end, event, mapped, mark, unmapped, write
 from vdxgk.audit.records import Ending, Kind
@@ -74,3 +76,38 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["audit"])
     assert result.exit_code == 2
     assert "FILE" in result.stderr
+
+
+def test_pictures_and_a_page_that_needs_nothing_else(tmp_path: Path) -> None:
+    path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
+    png, page = tmp_path / "audit.png", tmp_path / "audit.html"
+    words = ["audit", str(path), "--png", str(png), "--html", str(page), "--to", "6.5"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    with Image.open(png) as picture:
+        # Red lines at the mark, the colours of both phases, and white where nothing is mapped.
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
+    assert {(0xF3, 0xB2, 0x7A), (0x1F, 0x5F, 0xA8), (0x3F, 0xAE, 0x6A)} <= colours
+    text = page.read_text()
+    assert "never unmapped" in text
+    assert "data:image/png;base64," in text
+    for loads in ("http:", "https:", "<script", "<link", "@import", "url("):
+        assert loads not in text
+
+
+def test_without_matplotlib_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
+    result = CliRunner().invoke(main, ["audit", str(path), "--png", str(tmp_path / "x.png")])
+    assert result.exit_code == 1
+    assert "pip install 'vdxgk[plots]'" in result.stderr
+    assert CliRunner().invoke(main, ["audit", str(path)]).exit_code == 0
+
+
+@pytest.mark.parametrize("span", [("3", "3"), ("4", "2")])
+def test_an_empty_span_is_a_mistake(tmp_path: Path, span: tuple[str, str]) -> None:
+    path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
+    result = CliRunner().invoke(main, ["audit", str(path), "--from", span[0], "--to", span[1]])
+    assert result.exit_code == 2
