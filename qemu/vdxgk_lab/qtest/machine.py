@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,12 @@ class QtestMachine(QemuProcess):
         self.qmp.execute("system_reset")
         # The reset is carried out by the main loop, which serves the monitor too.
         self.qmp.execute("query-status")
+
+    def requested_vectors(self) -> set[int]:
+        """The interrupt vectors that wait in the local APIC of processor 0, which takes none."""
+        answer = self.qmp.execute("human-monitor-command", {"command-line": "info lapic"})
+        (line,) = re.findall(r"^IRR\s+(.*)$", str(answer), re.MULTILINE)
+        return {int(word) for word in re.findall(r"\d+", line)}
 
     def exit_status(self) -> int:
         """Wait for QEMU to end by itself; negative: the signal that ended it.

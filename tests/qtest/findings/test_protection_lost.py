@@ -14,11 +14,18 @@ from tests.qtest.lane import (
     open_lane,
     pattern,
 )
+from vdxgk.channel import layout
 from vdxgk_lab.qemu_binary import QemuBinary
 from vdxgk_lab.qtest.amdvi import AmdIommu
 from vdxgk_lab.qtest.iommu import LARGE, PAGE, Access
+from vdxgk_lab.qtest.msix import Msix
 from vdxgk_lab.qtest.virtio_iommu import RequestFailed, VirtioIommu
-from vdxgk_lab.qtest.vtd import IntelIommu
+from vdxgk_lab.qtest.vtd import GSTS, IntelIommu
+from vdxgk_lab.qtest.vtd_interrupts import (
+    COMPATIBILITY_FORMAT,
+    COMPATIBLE,
+    InterruptRemapping,
+)
 from vdxgk_lab.qtest.vtd_scalable import ScalableIommu
 from vdxgk_lab.run_directory import RunDirectory
 
@@ -163,3 +170,32 @@ def test_intel_a_write_only_page_can_be_read(qemu: QemuBinary, vdxgk_run: RunDir
         if completion.status == 0:
             assert completion.result == zlib.crc32(content)
             raise Defect(f"announced: {ranges(lane)}")
+
+
+@finding
+def test_intel_an_interrupt_in_the_old_format_is_not_blocked(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    chosen = 0x77
+    with open_lane("intel", qemu, vdxgk_run.path) as lane:
+        assert isinstance(lane.iommu, IntelIommu)
+        lane.iommu.enable()
+        remapping = InterruptRemapping(lane.qtest, lane.frames, lane.iommu.registers)
+        remapping.enable()
+        assert not lane.iommu.registers.load(GSTS, 4) & COMPATIBILITY_FORMAT
+        msix = Msix(lane.qtest, lane.gpu.function)
+        msix.enable()
+        msix.set(layout.VECTOR_ENGINE, COMPATIBLE, chosen)
+        lane.gpu.want_interrupt(layout.RING_COMMAND_COMPLETIONS)
+        assert lane.gpu.engine(op=layout.ENGINE_NOP).status == 0
+
+        logged = False
+
+        def seen() -> bool:
+            nonlocal logged
+            logged = logged or bool(lane.iommu.faults())
+            return logged or chosen in lane.machine.requested_vectors()
+
+        lane.qtest.wait_for(seen, "the interrupt arrives, or is logged as refused")
+        if not logged:
+            raise Defect(f"the processor has vector {chosen:#x}, which the device chose")
