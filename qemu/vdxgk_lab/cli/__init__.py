@@ -17,6 +17,10 @@ COMMANDS = {
     "status": ("vdxgk.cli:status", "Tell what a served adapter holds."),
     "screenshot": ("vdxgk.cli:screenshot", "Write what a served adapter shows to a PNG file."),
     "audit": ("vdxgk_lab.cli.audit:audit", "What guest memory a device could reach, and when."),
+    "staleness": (
+        "vdxgk_lab.cli.staleness:staleness",
+        "For how long a device reaches a page that was unmapped.",
+    ),
     "bench": ("vdxgk_lab.cli.bench:bench", "Measure the device against this machine's floor."),
     "setup": ("vdxgk_lab.cli.setup:setup", "Download and build what the guests need."),
     "doctor": ("vdxgk_lab.cli.doctor:doctor", "What this host lacks, and the line that fixes it."),
