@@ -154,6 +154,8 @@ def test_a_page_mapped_to_the_wrong_frame_is_not_committed(idle_lane: Lane) -> N
     logical, physical, _ = mappings[wrong]
     assert event.type == layout.EVENT_REMAP_FAILURE
     assert list(event.parameters[:5]) == [adl, logical, physical, BUFFER, BOTH_ACCESSES]
+    # The opposite: nothing but this check keeps the engine from the wrong page.
+    lane.assert_reads(logical, lane.buffer(BUFFER, PAGE, 1))
 
 
 def test_a_page_left_mapped_is_not_released(idle_lane: Lane) -> None:
@@ -171,6 +173,8 @@ def test_a_page_left_mapped_is_not_released(idle_lane: Lane) -> None:
     assert gpu.request(layout.OP_RELEASE_ADL, args).status != 0
     event = gpu.event()
     assert (event.type, event.parameters[1]) == (layout.EVENT_REMAP_FAILURE, mappings[0][0])
+    # The opposite: nothing but this check tells that the engine still reaches it.
+    lane.assert_reads(mappings[0][0], lane.qtest.read(mappings[0][1], PAGE))
 
 
 def _start_adapter(lane: Lane) -> int:

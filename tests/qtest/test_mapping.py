@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.qtest.lane import BUFFER, Lane, with_tables
+from vdxgk.channel import layout
 from vdxgk_lab.qtest.iommu import HUGE, LARGE, PAGE
 from vdxgk_lab.qtest.page_table import TableIommu
 
@@ -175,3 +176,44 @@ def test_a_large_leaf_cut_into_small_ones(lane: Lane, table_iommu: TableIommu, p
     assert lane.mapped() == [(LOGICAL + PAGE, PAGE, 3)]
     lane.assert_reads(LOGICAL + PAGE, content, path)
     lane.assert_read_refused(LOGICAL + 2 * PAGE, path)
+
+
+def test_more_mappings_than_the_device_keeps(lane: Lane, path: int) -> None:
+    """What does not fit is out of reach of descriptors, and nothing else is lost."""
+    limit = 4
+    lane.adapter.device.dma.max_mappings = limit
+    content = b""
+    for index in range(limit + 1):
+        content += lane.buffer(BUFFER + 2 * index * PAGE, PAGE, index)
+        lane.iommu.map(LOGICAL + 2 * index * PAGE, BUFFER + 2 * index * PAGE, PAGE)
+    assert len(lane.mapped()) == limit
+    for index in range(limit):
+        page = content[index * PAGE : (index + 1) * PAGE]
+        lane.assert_reads(LOGICAL + 2 * index * PAGE, page, path)
+    last = LOGICAL + 2 * limit * PAGE
+    if path:  # QEMU has it in its own tables
+        lane.assert_reads(last, content[limit * PAGE :], path)
+    else:
+        lane.assert_read_refused(last)
+    # The opposite: with room for it, it is within reach.
+    lane.iommu.unmap(LOGICAL, PAGE)
+    lane.iommu.unmap(last, PAGE)
+    lane.iommu.map(last, BUFFER + 2 * limit * PAGE, PAGE)
+    lane.assert_reads(last, content[limit * PAGE :], path)
+
+
+@pytest.mark.parametrize("kind", ["amd"])
+def test_the_last_page_of_all(lane: Lane, path: int) -> None:
+    """It ends at 2^64; behind it nothing may be taken for the first page of memory."""
+    last = (1 << 64) - PAGE
+    content = lane.buffer(BUFFER, PAGE, 1)
+    first = lane.buffer(FAR, PAGE, 2)
+    lane.iommu.map(last, BUFFER, PAGE)
+    lane.iommu.map(0, FAR, PAGE)
+    assert lane.mapped() == [(0, PAGE, 3), (last, PAGE, 3)]
+    lane.assert_reads(last, content, path)
+    completion = lane.dma_write(last, 2 * PAGE, 3, path)
+    assert completion.fault & layout.FAULT_REASON_MASK == layout.FAULT_ADDRESS_WIDTH
+    assert lane.qtest.read(FAR, PAGE) == first
+    lane.iommu.unmap(last, PAGE)
+    assert lane.mapped() == [(0, PAGE, 3)]

@@ -142,6 +142,7 @@ def test_bus_mastering_off(lane: Lane, path: int) -> None:
     assert completion.fault & layout.FAULT_REASON_MASK == reason
     lane.assert_refused(True, LOGICAL, reason, path, translated=False)
     assert lane.qtest.read(BUFFER, PAGE) == content
+    # The opposite: with it on, the same write succeeds.
     lane.gpu.function.command(COMMAND_MEMORY | COMMAND_BUS_MASTER)
     lane.assert_writes(LOGICAL, 8, 2, path)
     assert lane.qtest.read(BUFFER, 8) == pattern(2, 8)

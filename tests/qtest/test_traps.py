@@ -82,7 +82,7 @@ def test_amd_without_dma_remapping_protects_nothing_from_descriptors(
         if remap:
             lane.assert_write_refused(BUFFER)
             assert lane.qtest.read(BUFFER, PAGE) == secret
-        else:
+        else:  # the opposite
             lane.assert_reads(BUFFER, secret)
             lane.assert_writes(BUFFER, PAGE, 2)
             assert lane.qtest.read(BUFFER, PAGE) == pattern(2, PAGE)
