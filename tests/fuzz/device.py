@@ -87,10 +87,14 @@ class FuzzedDevice:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Say goodbye."""
         self.session.lost()
+        self.close(check=kind is None)
+
+    def close(self, *, check: bool = True) -> None:
+        """Let go of what the device has, for those who serve it otherwise."""
         self._shared.close()
         os.close(self.guest_memory)
         os.close(self._doorbell)
-        if kind is None:
+        if check:
             assert not self.log.errors, self.log.errors
             assert not len(self.device.dma)
             assert not self.device.dma.backings()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from . import targets
+from . import at_random, targets
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -26,7 +25,4 @@ def test_kept_inputs(target: Callable[[bytes], int]) -> None:
     "target", [targets.session, targets.table], ids=lambda target: target.__name__
 )
 def test_random_inputs(target: Callable[[bytes], int]) -> None:
-    chance = random.Random(target.__name__)
-    done = 0
-    while done < 5_000:
-        done += target(chance.randbytes(chance.randrange(1, 2000)))
+    at_random.run(target, 5_000, target.__name__)

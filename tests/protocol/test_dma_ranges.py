@@ -37,6 +37,11 @@ def memory() -> Iterator[int]:
     os.close(descriptor)
 
 
+def memory_maps(name: str) -> int:
+    with open("/proc/self/maps") as maps:
+        return sum(f"memfd:{name} " in line for line in maps)
+
+
 def layout(rig: Rig) -> list[tuple[int, int]]:
     return [(mapping.iova, mapping.size) for mapping in rig.device.dma.mappings()]
 
@@ -249,6 +254,35 @@ class TestWhatQemuSends:
         assert open_descriptors() == before
         with rig.device.dma.access(0, 256 * PAGE, Access.READ) as spans:
             assert len(spans) == 1
+
+    def test_more_mappings_than_the_kernel_has_memory_maps(
+        self, rig: Rig, raw: Raw, request: pytest.FixtureRequest
+    ) -> None:
+        """vm.max_map_count is 65530 by default; descriptors are fewer still."""
+        count, window = 65_535, 128
+        memory = os.memfd_create("guest", os.MFD_ALLOW_SEALING)
+        request.addfinalizer(lambda: os.close(memory))
+        os.ftruncate(memory, count * PAGE)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        raw.ask(DMA_MAP, map_payload(0, PAGE), descriptors=(memory,))
+        costs = memory_maps("guest"), open_descriptors()
+        assert costs[0] == 1
+        for start in range(1, count, window):
+            pages = range(start, min(start + window, count))
+            for page in pages:
+                payload = map_payload(page * PAGE, PAGE, offset=page * PAGE)
+                raw.message(DMA_MAP, payload, descriptors=(memory,))
+            assert all(raw.reply()[3] == 0 for _ in pages)
+        assert len(rig.device.dma) == count
+        rig.device.dma.write((count - 1) * PAGE, b"last")
+        assert os.pread(memory, 4, (count - 1) * PAGE) == b"last"
+        assert (memory_maps("guest"), open_descriptors()) == costs
+        for start in range(0, count, window):
+            pages = range(start, min(start + window, count))
+            for page in pages:
+                raw.message(DMA_UNMAP, unmap_payload(page * PAGE, PAGE))
+            assert all(raw.reply()[3] == 0 for _ in pages)
+        assert layout(rig) == []
 
 
 class TestHostileFiles:

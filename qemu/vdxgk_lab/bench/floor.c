@@ -8,9 +8,9 @@
  *	floor client PATH echo|vfio OP FIRST COUNT WINDOW BAR:OFFSET
  *
  * OP is read, write, map or unmap; FIRST is the number of mappings that are
- * there before (the others are made first for unmap).  WINDOW messages are in
- * flight at once; 1 is the synchronous case.  The client prints nanoseconds
- * for COUNT operations.
+ * there before (the others are made first for unmap).  WINDOW messages are
+ * sent, each by a call of its own, then their replies are taken; 1 is the
+ * synchronous case.  The client prints nanoseconds for COUNT operations.
  *
  * Messages: vfio-user specification, "Header", "Commands".
  */
@@ -30,6 +30,7 @@
 #define VERSION 1
 #define DMA_MAP 2
 #define DMA_UNMAP 3
+#define DEVICE_GET_INFO 4
 #define REGION_READ 9
 #define REGION_WRITE 10
 #define REPLY 1u
@@ -60,11 +61,17 @@ struct unmap {
 	uint64_t address, size;
 };
 
+struct info {
+	struct header header;
+	uint32_t argsz, flags, regions, irqs;
+};
+
 union message {
 	struct header header;
 	struct access access;
 	struct map map;
 	struct unmap unmap;
+	struct info info;
 	char bytes[4096];
 };
 
@@ -325,6 +332,15 @@ static void negotiate(struct client *client)
 	post(client, &message, -1);
 	if (!receive(client->fd, &message))
 		fail("VERSION");
+	/* As QEMU does once its memory is mapped: what is mapped from now on
+	 * is the guest's IOMMU's. */
+	memset(&message, 0, sizeof(message));
+	message.header.command = DEVICE_GET_INFO;
+	message.header.size = sizeof(message.info);
+	message.info.argsz = sizeof(message.info) - sizeof(struct header);
+	post(client, &message, -1);
+	if (!receive(client->fd, &message))
+		fail("DEVICE_GET_INFO");
 }
 
 int main(int argc, char **argv)

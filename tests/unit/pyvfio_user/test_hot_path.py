@@ -34,7 +34,7 @@ def common(guest: Guest) -> bytes:
         values = [offset, chance.choice([0, 0, 4, 1, 7, 9]), count]
     elif command == Command.DMA_MAP:
         values = [
-            32,
+            chance.choice([31, 32, 32, 32, 33]),
             chance.choice([0, 1, 2, 3, 3, 3, 4]),
             page,
             page,
