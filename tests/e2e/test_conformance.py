@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Bench
-from tests.e2e.guest_implementation import GuestImplementation
 from vdxgk.conformance import Result, Vector, load, run_together
+from vdxgk_lab.guest_conformance import GuestImplementation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -128,6 +128,10 @@ class BatchImplementation(Protocol):
     def environment(self) -> Mapping[str, int]:
         """As Implementation has it."""
 
+    @property
+    def features(self) -> frozenset[str]:
+        """As Implementation has them."""
+
     def carry_out(self, calls: Sequence[Call]) -> Sequence[Answer]:
         """Carry out ``calls`` in order; one answer for each."""
 

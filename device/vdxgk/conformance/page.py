@@ -27,6 +27,20 @@ for vector in load():
     print(result.id, result.failures or "ok")
 ```
 
+`vdxgk conformance` does the same from the command line. To try another
+implementation, write a class with the methods of
+`vdxgk.conformance.Implementation`, one for each callback: it gets a `Call` (the
+arguments by the DDI's names) and returns an `Answer` (NTSTATUS, output fields,
+what it could observe). How it reaches the driver under test, by an escape, a
+debugger or a socket, is its own affair. Then
+
+```
+vdxgk conformance --implementation my_module:MyImplementation   # called without arguments
+vdxgk conformance --socket PATH     # through the channel of vdxgk serve
+vdxgk conformance --guest           # in a Linux guest
+vdxgk conformance 'adl/*' --json    # some of them, for a program
+```
+
 This project runs them three ways: against the backend's classes, through the
 channel from a raw client, and in a Linux guest through miniport and shim on
 real QEMU.

@@ -21,6 +21,10 @@ COMMANDS = {
         "vdxgk_lab.cli.staleness:staleness",
         "For how long a device reaches a page that was unmapped.",
     ),
+    "conformance": (
+        "vdxgk_lab.cli.conformance:conformance",
+        "Run the conformance vectors, against any implementation.",
+    ),
     "bench": ("vdxgk_lab.cli.bench:bench", "Measure the device against this machine's floor."),
     "setup": ("vdxgk_lab.cli.setup:setup", "Download and build what the guests need."),
     "doctor": ("vdxgk_lab.cli.doctor:doctor", "What this host lacks, and the line that fixes it."),

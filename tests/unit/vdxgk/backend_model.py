@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from tests.unit.vdxgk.conformance_worlds import FreeMemory
 from tests.unit.vdxgk.world import HIGH_BASE, World
+from vdxgk.conformance.worlds.guest_side import FreeMemory
 from vdxgk.memory.backend import Quotas
 from vdxgk.memory.creation import MoreMemory
 from vdxgk.memory.logical import LogicalAddressSpace

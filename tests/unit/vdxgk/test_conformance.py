@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vdxgk.conformance_worlds import ModelImplementation, RawImplementation
 from tests.unit.vdxgk.raw_guest import serving
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.conformance import Vector, load, run
 from vdxgk.conformance.vector import CALLS
+from vdxgk.conformance.worlds.channel import RawImplementation
+from vdxgk.conformance.worlds.model import ModelImplementation
 
 VECTORS = load()
 EACH = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.id)

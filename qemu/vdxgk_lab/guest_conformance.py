@@ -42,6 +42,9 @@ MAY_STOP_WINDOWS = frozenset({"ClosePhysicalMemoryObject", "DestroyPhysicalMemor
 class GuestImplementation:
     """Calls become lines of a script, for which dxgkctl answers a JSON object each."""
 
+    features: frozenset[str] = frozenset()
+    """A guest has one adapter, and its miniport frees only lists that it holds."""
+
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._lines = 0
@@ -57,6 +60,7 @@ class GuestImplementation:
         self._views: dict[int, int] = {}  # base to dxgkctl's number
 
     def carry_out(self, calls: Sequence[Call]) -> list[Answer]:
+        """As BatchImplementation has it."""
         lines: list[str] = []
         for call in calls:
             lines.append(self._command(call))
