@@ -24,6 +24,7 @@ from vdxgk.display.display import DEFAULT_MODE, Display
 from vdxgk.display.edid import Mode
 from vdxgk.display.registers import PAGE_SIZE as DISPLAY_REGISTERS_SIZE
 from vdxgk.engine import Cancelled, DescriptorPath, Engine, MessagePath
+from vdxgk.exclusive_watch import ExclusiveWatch
 from vdxgk.faults import Fault, FaultRecord
 from vdxgk.log import RateLimit
 from vdxgk.memory.backend import Backend, Quotas
@@ -114,6 +115,8 @@ class Adapter(DeviceObserver):
             quotas=options.quotas,
             seed=options.scatter_seed,
         )
+        self.watch = ExclusiveWatch(self.device, self._violation)
+        self.exclusive_violations = 0
         self.saboteur = Saboteur(self.backend, self._log)
         self._build_channel()
         self._build_engine()
@@ -148,7 +151,12 @@ class Adapter(DeviceObserver):
             self._command_completions,
         )
         self._service = RequestService(
-            self.backend, shared[layout.SHARED_BULK :], self._log, mutate=self.saboteur.handle
+            self.backend,
+            shared[layout.SHARED_BULK :],
+            self._log,
+            mutate=self.saboteur.handle,
+            violations=lambda: self.watch.violations,
+            starves=self.saboteur.starves,
         )
 
     def _build_engine(self) -> None:
@@ -253,6 +261,7 @@ class Adapter(DeviceObserver):
                 self.backend.ram.release()
                 self.backend.ram = ram
             self.backend.reset()
+        self.watch.close()
         self.saboteur.disarm()
         self.faults.reset()
         with self._state:
@@ -378,6 +387,29 @@ class Adapter(DeviceObserver):
             "bugcheck", code=f"{code:#x} {code.name}", parameter1=f"{parameter1:#x}", reason=reason
         )
         self._emit(layout.EVENT_BUGCHECK, code, parameter1)
+
+    def exclusive_access(self, begun: bool) -> None:
+        """The guest's Dxgkrnl switches domains; until it is done there is no DMA."""
+        if not begun:
+            self.watch.close()
+            self._log.info("exclusive access is over", violations=self.watch.violations)
+            return
+        self._log.info("exclusive access")
+        self.watch.open()
+        self.saboteur.exclusive_access(self.device.dma)
+
+    def _violation(self, address: int, size: int, write: bool) -> None:
+        self.exclusive_violations += 1
+        if self._fault_lines.allow():
+            self._log.error(
+                "DMA within exclusive access",
+                access="write" if write else "read",
+                address=f"{address:#x}",
+                size=size,
+                suppressed=self._fault_lines.suppressed,
+            )
+        code = layout.FAULT_WRITE if write else 0
+        self._emit(layout.EVENT_EXCLUSIVE_VIOLATION, code, address, size)
 
     def memory_surplus(self) -> None:
         """The guest may reclaim blocks."""

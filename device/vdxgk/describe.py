@@ -45,6 +45,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
                 for fault in adapter.faults.history()[-MAX_RUNS:]
             ],
         },
+        "exclusive_violations": adapter.exclusive_violations,
         **memory,
     }
 

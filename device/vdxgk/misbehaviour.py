@@ -7,12 +7,15 @@ once for each time that it is armed.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import threading
 import zlib
 
 from structlog.typing import FilteringBoundLogger
 
+from pyvfio_user import DmaFault, DmaTable
+from vdxgk.channel import layout
 from vdxgk.engine import MemoryPath
 from vdxgk.faults import AccessRefused
 from vdxgk.memory.backend import Backend
@@ -28,8 +31,21 @@ class Misbehaviour(enum.Enum):
     """Flip one bit of the engine's next write."""
     STRAY_WRITE = "stray-write"
     """After the engine's next write, also change a byte of a page that no object owns."""
+    EXCLUSIVE_DMA = "exclusive-dma"
+    """Read memory when exclusive access has begun."""
     IGNORE_UNMAP = "ignore-unmap"
     """Carry out the next access to the list freed last as if it were still mapped."""
+
+
+STARVING = frozenset(
+    getattr(layout, f"OP_{name}")
+    for name in (
+        *("START_ADAPTER", "DONATE", "CREATE_OBJECT", "OPEN_OBJECT", "MAP_OBJECT"),
+        *("ALLOCATE_ADL", "COMMIT_ADL", "QUERY_LIST", "RESERVE_SAVE_AREA", "PIN_SAVE_AREA"),
+        *("BEGIN_EXCLUSIVE",),
+    )
+)
+"""Requests that can need memory of the backend's own."""
 
 
 class Saboteur:
@@ -39,12 +55,25 @@ class Saboteur:
         self._backend = backend
         self._armed: set[Misbehaviour] = set()
         self._lock = threading.Lock()
+        self._starve_after: int | None = None
         self._log = log
 
     def arm(self, kind: Misbehaviour) -> None:
         """Misbehave once."""
         with self._lock:
             self._armed.add(kind)
+
+    def starve(self, after: int) -> None:
+        """Lack memory for one request, after ``after`` others that can need it."""
+        self._starve_after = after
+
+    def starves(self, op: int) -> bool:
+        """Whether there is no memory for this request."""
+        after = self._starve_after
+        if after is None or op not in STARVING:
+            return False
+        self._starve_after = after - 1 if after else None
+        return not after
 
     def disarm(self) -> None:
         """Behave."""
@@ -68,6 +97,14 @@ class Saboteur:
         if stale is not None and self.take(Misbehaviour.STALE_HANDLE):
             return stale
         return handle
+
+    def exclusive_access(self, table: DmaTable) -> None:
+        """It has begun: read the first page of some list."""
+        if self.take(Misbehaviour.EXCLUSIVE_DMA):
+            lists = iter(self._backend.lists)
+            address = next((adl.mappings[0].logical for adl in lists), 0)
+            with contextlib.suppress(DmaFault):
+                table.read(address, 8)
 
     def stray_write(self) -> None:
         """Change one byte of a free donated page, around every check."""

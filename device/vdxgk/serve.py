@@ -161,10 +161,13 @@ def commands(
     def misbehave(arguments: Mapping[str, Any]) -> object:
         if not adapter.options.misbehave:
             raise ControlError("fault injection is off: start the server with --misbehave")
+        if arguments.get("kind") == "starve":
+            adapter.saboteur.starve(int(arguments.get("after", 0)))
+            return {}
         try:
             kind = Misbehaviour(arguments.get("kind"))
         except ValueError:
-            kinds = ", ".join(item.value for item in Misbehaviour)
+            kinds = ", ".join([*(item.value for item in Misbehaviour), "starve"])
             raise ControlError(f"kind must be one of {kinds}") from None
         adapter.saboteur.arm(kind)
         return {}

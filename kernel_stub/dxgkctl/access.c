@@ -44,7 +44,7 @@ int view_map(const struct options *options, uint64_t object, uint64_t size,
 	return ret;
 }
 
-static int unmap_view(uint32_t id, uint32_t *status)
+int view_unmap(uint32_t id, uint32_t *status)
 {
 	struct vdxgk_escape *escape = escape_new(VDXGK_ESCAPE_UNMAP);
 
@@ -108,7 +108,7 @@ int command_unmap(const struct options *options)
 	int ret = options_handle(options, 0, "VIEW", &id);
 
 	if (!ret)
-		ret = unmap_view(id, &status);
+		ret = view_unmap(id, &status);
 	return ret ? ret : output_status(status);
 }
 
@@ -226,9 +226,9 @@ static int run(struct transfer *transfer, const struct options *options)
 			(unsigned char *)args.pMappedAddress + args.Offset;
 	ret = move(transfer, id, &status);
 	if (!ret)
-		ret = unmap_view(id, &unmap_status);
+		ret = view_unmap(id, &unmap_status);
 	else
-		unmap_view(id, &unmap_status);
+		view_unmap(id, &unmap_status);
 	if (ret)
 		return ret;
 	if ((int32_t)status >= 0)

@@ -86,6 +86,8 @@ int command_runs(const struct options *options);
 int command_pin(const struct options *options);
 int command_unpin(const struct options *options);
 int command_older(const struct options *options);
+int command_exclusive(const struct options *options);
+int command_frames(const struct options *options);
 int command_canary(const struct options *options);
 int command_sabotage(const struct options *options);
 int command_status(const struct options *options);
@@ -95,6 +97,7 @@ int command_events(const struct options *options);
 int view_map(const struct options *options, uint64_t object, uint64_t size,
 	     DXGKARGCB_MAP_PHYSICAL_MEMORY *args, uint32_t *id,
 	     uint32_t *status);
+int view_unmap(uint32_t id, uint32_t *status);
 
 /* objects.c: size and run count, and the first runs if `limit` isn't 0. */
 int object_runs(uint64_t object, uint32_t first, uint32_t limit,

@@ -23,6 +23,7 @@ static const struct command {
 	{ "close", command_close, "ADAPTER_OBJECT" },
 	{ "destroy", command_destroy, "OBJECT [ADAPTER_OBJECT]" },
 	{ "runs", command_runs, "OBJECT [--first N] [--limit RUNS]" },
+	{ "frames", command_frames, "OBJECT (its pages, by the page tables)" },
 	{ "adl", command_adl,
 	  "ADAPTER_OBJECT --size S [--offset O] [--require-contiguous]\n"
 	  "\t[--prefer-contiguous] [--flags N] [--limit PAGES]" },
@@ -46,6 +47,8 @@ static const struct command {
 	{ "dma", command_dma,
 	  "copy|fill|crc32|nop [--source A] [--destination A] [--size S]\n"
 	  "\t[--value V] [--step D] [--messages] [--timeout SECONDS]" },
+	{ "exclusive", command_exclusive,
+	  "[auto|physical|logical] (exclusive access, and another domain)" },
 	{ "canary", command_canary, "" },
 	{ "sabotage", command_sabotage,
 	  "skip|wrong|read-only|leave|none [--page N]" },

@@ -132,6 +132,8 @@ static const char *event_name(uint32_t type)
 		return "bugcheck";
 	case VDXGK_EVENT_MEMORY_SURPLUS:
 		return "memory-surplus";
+	case VDXGK_EVENT_EXCLUSIVE_VIOLATION:
+		return "exclusive-violation";
 	default:
 		return "unknown";
 	}

@@ -71,6 +71,39 @@ static const char *mode_name(uint32_t mode)
 	}
 }
 
+static int parse_mode(const char *text, uint32_t *mode)
+{
+	static const char *const names[] = {
+		[VDXGK_MODE_AUTO] = "auto",
+		[VDXGK_MODE_PHYSICAL] = "physical",
+		[VDXGK_MODE_LOGICAL] = "logical",
+	};
+
+	for (*mode = 0; *mode < sizeof(names) / sizeof(names[0]); ++*mode)
+		if (!strcmp(names[*mode], text))
+			return EXIT_OK;
+	return output_error(EXIT_USAGE, "%s is none of auto, physical, logical",
+			    text);
+}
+
+int command_exclusive(const struct options *options)
+{
+	struct vdxgk_ioctl_exclusive request = {};
+	int ret = EXIT_OK;
+
+	if (options->positional_count)
+		ret = parse_mode(options->positional[0], &request.mode);
+	if (!ret)
+		ret = device_ioctl(VDXGK_IOCTL_EXCLUSIVE, &request);
+	if (ret)
+		return ret;
+	ret = output_status(request.status);
+	output_string("mode", mode_name(request.mode));
+	output_bool("switched", request.switched);
+	output_number("violations", request.violations);
+	return ret;
+}
+
 int command_status(const struct options *options)
 {
 	struct vdxgk_ioctl_status s;

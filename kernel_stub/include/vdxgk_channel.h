@@ -191,6 +191,8 @@ struct vdxgk_completion {
 #define VDXGK_OP_PIN_SAVE_AREA 17
 #define VDXGK_OP_UNPIN_SAVE_AREA 18
 #define VDXGK_OP_OLDER_CALLBACK 19
+#define VDXGK_OP_BEGIN_EXCLUSIVE 20
+#define VDXGK_OP_END_EXCLUSIVE 21
 
 /* A range of guest-physical memory: DONATE's input, RECLAIM's and
  * CREATE_OBJECT's output.  Page multiples. */
@@ -403,17 +405,41 @@ struct vdxgk_older_args {
 #define VDXGK_OLDER_UNMAP_MDL_FROM_IOMMU 8
 
 /*
+ * BEGIN_EXCLUSIVE: the miniport's DxgkDdiBeginExclusiveAccess has returned.
+ * From here to END_EXCLUSIVE the device touches no memory; if it does, that
+ * is an event. Other requests for the adapter get STATUS_INVALID_DEVICE_STATE.
+ * No result. Meanwhile the guest switches to another IOMMU domain, in which
+ * the lists that live are mapped as in the old one.
+ *
+ * END_EXCLUSIVE: the backend checks each of them as COMMIT_ADL does, then the
+ * guest calls DxgkDdiEndExclusiveAccess.
+ */
+struct vdxgk_exclusive_args {
+	vdxgk_u64 adapter;
+	vdxgk_u32 mode;		/* BEGIN: VDXGK_MODE_*; AUTO: as before */
+	vdxgk_u32 reserved;
+};
+
+struct vdxgk_end_exclusive_result {
+	struct vdxgk_start_result start; /* how memory is addressed now */
+	vdxgk_u32 violations;	/* accesses since BEGIN_EXCLUSIVE; on failure too */
+	vdxgk_u32 reserved;
+};
+
+/*
  * ---- Events --------------------------------------------------------------
  */
 #define VDXGK_EVENT_FAULT 1	     /* the device was refused an access */
 #define VDXGK_EVENT_REMAP_FAILURE 2  /* a commit or release check failed */
 #define VDXGK_EVENT_BUGCHECK 3	     /* a rule whose breach stops Windows */
 #define VDXGK_EVENT_MEMORY_SURPLUS 4 /* RECLAIM would return blocks */
+#define VDXGK_EVENT_EXCLUSIVE_VIOLATION 5 /* DMA within exclusive access */
 
 struct vdxgk_event {
 	vdxgk_u32 type;
 	vdxgk_u32 code;		/* FAULT: as VDXGK_REG_FAULT_INFO; BUGCHECK: the code */
 	vdxgk_u64 parameters[7]; /* FAULT: address, bytes asked for.
+				  * EXCLUSIVE_VIOLATION: the same; code bit 30: write.
 				  * REMAP_FAILURE: ADL, logical address, expected
 				  * GPA, found GPA (all-ones: none), found access.
 				  * BUGCHECK: P1..P4. */

@@ -114,6 +114,25 @@ struct vdxgk_ioctl_view {
 	vdxgk_u32 writable;   /* out */
 };
 
+/* EXCLUSIVE: exclusive access of the adapter, with a switch to a new IOMMU
+ * domain between BeginExclusiveAccess and EndExclusiveAccess. */
+struct vdxgk_ioctl_exclusive {
+	vdxgk_u32 mode;	      /* in: VDXGK_MODE_* wanted; out: what it is now */
+	vdxgk_u32 status;     /* out: NTSTATUS */
+	vdxgk_u32 violations; /* out: accesses of the device in between */
+	vdxgk_u32 switched;   /* out: another domain is attached */
+};
+
+/* FRAMES: which pages the page tables map a view to, from page `first` on. */
+struct vdxgk_ioctl_frames {
+	vdxgk_u64 object;
+	vdxgk_u64 base;	  /* as MapPhysicalMemory returned it */
+	vdxgk_u64 frames; /* user pointer to guest-physical page numbers, as
+			   * vdxgk_u64[count]; 0: nothing is mapped there */
+	vdxgk_u32 first;
+	vdxgk_u32 count; /* in: room; out: written */
+};
+
 #define VDXGK_IOCTL_ESCAPE _IOWR('V', 0, struct vdxgk_ioctl_escape)
 #define VDXGK_IOCTL_ENGINE_WAIT _IOWR('V', 1, struct vdxgk_ioctl_engine_wait)
 #define VDXGK_IOCTL_OBJECT_RUNS _IOWR('V', 2, struct vdxgk_ioctl_object_runs)
@@ -122,5 +141,7 @@ struct vdxgk_ioctl_view {
 #define VDXGK_IOCTL_STATUS _IOR('V', 5, struct vdxgk_ioctl_status)
 #define VDXGK_IOCTL_EVENTS _IOR('V', 6, struct vdxgk_ioctl_events)
 #define VDXGK_IOCTL_VIEW _IOWR('V', 7, struct vdxgk_ioctl_view)
+#define VDXGK_IOCTL_FRAMES _IOWR('V', 9, struct vdxgk_ioctl_frames)
+#define VDXGK_IOCTL_EXCLUSIVE _IOWR('V', 8, struct vdxgk_ioctl_exclusive)
 
 #endif

@@ -79,6 +79,24 @@ static int map(struct vdxgk_device *dev, struct vdxgk_adl *adl)
 	return 0;
 }
 
+/* In a new domain, where nothing is mapped yet. */
+int vdxgk_adl_map_all(struct vdxgk_device *dev)
+{
+	struct vdxgk_adl *adl;
+	int ret;
+
+	list_for_each_entry(adl, &dev->adls, link) {
+		adl->mapped = 0;
+		adl->hole = VDXGK_NO_ADDRESS;
+		ret = map(dev, adl);
+		/* If it fails, all of it is still mapped in the old one. */
+		adl->mapped = adl->mapping_count;
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 /* What the backend wants mapped must be whole pages, and as many as asked for;
  * where it wants them is its business. */
 static bool plausible(const struct vdxgk_adl *adl, u64 page_count)
@@ -219,7 +237,7 @@ static NTSTATUS make_live(struct vdxgk_device *dev, struct vdxgk_adl *adl,
 		return status;
 
 give_up:
-	if (!committing)
+	if (!committing || status != STATUS_UNSUCCESSFUL)
 		tell(dev, VDXGK_OP_FREE_ADL, &args);
 	unmap(dev, adl);
 	tell(dev, VDXGK_OP_RELEASE_ADL, &args);

@@ -185,3 +185,16 @@ u32 vdxgk_attributes_of(const struct vdxgk_view *view, bool *writable)
 		mmap_read_unlock(view->mm);
 	return found;
 }
+
+/* The page that the byte at `offset` of a view lies in, by the page tables that
+ * the CPU walks; 0: none. Views of the kernel mode only. */
+u64 vdxgk_frame_of(const struct vdxgk_view *view, u64 offset)
+{
+	unsigned long address = (unsigned long)view->base + offset;
+	unsigned int level = PG_LEVEL_4K;
+	pte_t *entry = lookup_address(address, &level);
+
+	if (!entry || !pte_present(*entry) || level != PG_LEVEL_4K)
+		return 0;
+	return pte_pfn(*entry);
+}

@@ -223,6 +223,42 @@ static long ioctl_view(struct vdxgk_device *dev, void __user *user)
 	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
 }
 
+static long ioctl_frames(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_frames request;
+	const struct vdxgk_view *view;
+	u64 __user *frames;
+	u64 pages;
+	u32 i;
+
+	if (copy_from_user(&request, user, sizeof(request)))
+		return -EFAULT;
+	view = vdxgk_view_find(dev, request.object,
+			       (void *)(uintptr_t)request.base);
+	if (!view || view->mm)
+		return -ENOENT;
+	pages = view->size >> PAGE_SHIFT;
+	request.first = min_t(u64, request.first, pages);
+	request.count = min_t(u64, request.count, pages - request.first);
+	frames = u64_to_user_ptr((u64)request.frames);
+	for (i = 0; i < request.count; i++)
+		if (put_user(vdxgk_frame_of(view, ((u64)request.first + i)
+							  << PAGE_SHIFT),
+			     frames + i))
+			return -EFAULT;
+	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
+}
+
+static long ioctl_exclusive(struct vdxgk_device *dev, void __user *user)
+{
+	struct vdxgk_ioctl_exclusive request;
+
+	if (copy_from_user(&request, user, sizeof(request)))
+		return -EFAULT;
+	vdxgk_exclusive(dev, &request);
+	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
+}
+
 static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
 			 void __user *user)
 {
@@ -240,6 +276,10 @@ static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
 		return ioctl_events(dev, user);
 	case VDXGK_IOCTL_VIEW:
 		return ioctl_view(dev, user);
+	case VDXGK_IOCTL_FRAMES:
+		return ioctl_frames(dev, user);
+	case VDXGK_IOCTL_EXCLUSIVE:
+		return ioctl_exclusive(dev, user);
 	default:
 		return -ENOTTY;
 	}

@@ -9,27 +9,40 @@
 #include "compat.h"
 #include "vdxgk.h"
 
+static struct iommu_domain *new_domain(struct vdxgk_device *dev)
+{
+	struct iommu_domain *domain = vdxgk_compat_domain_alloc(&dev->pdev->dev);
+
+	if (IS_ERR(domain))
+		dev_err(&dev->pdev->dev, "no IOMMU domain: %pe\n", domain);
+	return domain;
+}
+
+static int attach(struct vdxgk_device *dev, struct iommu_domain *domain)
+{
+	int ret = iommu_attach_device(domain, &dev->pdev->dev);
+
+	if (ret)
+		dev_err(&dev->pdev->dev,
+			"can't attach an IOMMU domain: %pe (is the device alone in its IOMMU group?)\n",
+			ERR_PTR(ret));
+	return ret;
+}
+
 /* Without an IOMMU before the device there is nothing to do. */
 int vdxgk_domain_attach(struct vdxgk_device *dev)
 {
-	struct device *device = &dev->pdev->dev;
 	struct vdxgk_domain *d = &dev->domain;
 	struct iommu_domain *domain;
 	int ret;
 
-	if (!device_iommu_mapped(device))
+	if (!device_iommu_mapped(&dev->pdev->dev))
 		return 0;
-	domain = vdxgk_compat_domain_alloc(device);
-	if (IS_ERR(domain)) {
-		ret = PTR_ERR(domain);
-		dev_err(device, "no IOMMU domain: %pe\n", ERR_PTR(ret));
-		return ret;
-	}
-	ret = iommu_attach_device(domain, device);
+	domain = new_domain(dev);
+	if (IS_ERR(domain))
+		return PTR_ERR(domain);
+	ret = attach(dev, domain);
 	if (ret) {
-		dev_err(device,
-			"can't attach an IOMMU domain: %pe (is the device alone in its IOMMU group?)\n",
-			ERR_PTR(ret));
 		iommu_domain_free(domain);
 		return ret;
 	}
@@ -37,6 +50,32 @@ int vdxgk_domain_attach(struct vdxgk_device *dev)
 	d->aperture_start = domain->geometry.aperture_start;
 	d->aperture_end = domain->geometry.aperture_end;
 	return 0;
+}
+
+/*
+ * Attach another domain, with the lists mapped in it as in the old one. On
+ * failure the old one is attached again.
+ */
+int vdxgk_domain_switch(struct vdxgk_device *dev)
+{
+	struct vdxgk_domain *d = &dev->domain;
+	struct iommu_domain *old = d->domain, *new = new_domain(dev);
+	int ret;
+
+	if (IS_ERR(new))
+		return PTR_ERR(new);
+	d->domain = new;
+	ret = vdxgk_adl_map_all(dev);
+	if (!ret) {
+		iommu_detach_device(old, &dev->pdev->dev);
+		ret = attach(dev, new);
+		if (ret && attach(dev, old))
+			dev_err(&dev->pdev->dev, "no domain is attached\n");
+	}
+	if (ret)
+		d->domain = old;
+	iommu_domain_free(ret ? new : old);
+	return ret;
 }
 
 void vdxgk_domain_detach(struct vdxgk_device *dev)

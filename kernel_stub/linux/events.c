@@ -2,7 +2,14 @@
 /*
  * Events from the backend: to the kernel log, and the last of them kept.
  */
+#include <linux/module.h>
+#include <linux/panic.h>
+
 #include "vdxgk.h"
+
+static bool bugcheck_panics;
+module_param(bugcheck_panics, bool, 0644);
+MODULE_PARM_DESC(bugcheck_panics, "stop the guest where Windows would stop");
 
 #define RING_MASK (VDXGK_RING_ENTRIES - 1)
 
@@ -30,6 +37,9 @@ static void report(struct vdxgk_device *dev, const struct vdxgk_event *event)
 				    "Windows would stop here: %#x (%#llx, %#llx, %#llx, %#llx)\n",
 				    event->code, (u64)p[0], (u64)p[1],
 				    (u64)p[2], (u64)p[3]);
+		if (bugcheck_panics)
+			panic("vdxgk: bugcheck %#x (%#llx)\n", event->code,
+			      (u64)p[0]);
 		break;
 	case VDXGK_EVENT_MEMORY_SURPLUS:
 		schedule_work(&dev->surplus);

@@ -6,6 +6,8 @@
  * needs none.  They come only from within a DDI call, so they belong to the
  * adapter whose DDI this thread is in.
  */
+#include <linux/module.h>
+
 #include "vdxgk.h"
 
 static LIST_HEAD(callers); /* devices that are within a DDI call */
@@ -170,12 +172,52 @@ static NTSTATUS cb_unmap_memory(HANDLE device_handle, PVOID virtual)
 	return STATUS_SUCCESS;
 }
 
-/* The table of a WDDM 2.9 Dxgkrnl, for the adapter that has been started. */
+static const struct version {
+	const char *name;
+	ULONG version;
+	ULONG size;
+} versions[] = {
+	{ "2.8", DXGKDDI_INTERFACE_VERSION_WDDM2_8,
+	  DXGKRNL_INTERFACE_SIZE_WDDM2_8 },
+	{ "2.9", DXGKDDI_INTERFACE_VERSION_WDDM2_9,
+	  DXGKRNL_INTERFACE_SIZE_WDDM2_9 },
+	{ "3.1", DXGKDDI_INTERFACE_VERSION_WDDM3_1,
+	  DXGKRNL_INTERFACE_SIZE_WDDM3_1 },
+};
+
+static char *wddm = "2.9";
+module_param(wddm, charp, 0444);
+MODULE_PARM_DESC(wddm, "whose Dxgkrnl this is: 2.8, 2.9 or 3.1");
+
+/* Where a driver that reads beyond Size ends: not an address of anything. */
+#define POISON 0x5a
+
+static const struct version *version(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(versions); i++)
+		if (!strcmp(versions[i].name, wddm))
+			return &versions[i];
+	return NULL;
+}
+
+int vdxgk_interface_check(void)
+{
+	if (version())
+		return 0;
+	pr_err("vdxgk: wddm=%s is none of 2.8, 2.9, 3.1\n", wddm);
+	return -EINVAL;
+}
+
+/* The table of a Dxgkrnl, for the adapter that has been started. */
 void vdxgk_interface_fill(struct vdxgk_device *dev)
 {
+	const struct version *v = version();
+
 	dev->interface = (DXGKRNL_INTERFACE){
-		.Size = DXGKRNL_INTERFACE_SIZE_WDDM2_9,
-		.Version = DXGKDDI_INTERFACE_VERSION_WDDM2_9,
+		.Size = v->size,
+		.Version = v->version,
 		.DeviceHandle = (HANDLE)(uintptr_t)dev->start.adapter,
 		.DxgkCbMapMemory = cb_map_memory,
 		.DxgkCbUnmapMemory = cb_unmap_memory,
@@ -191,4 +233,6 @@ void vdxgk_interface_fill(struct vdxgk_device *dev)
 		.DxgkCbUnpinFrameBufferForSave = cb_unpin_frame_buffer,
 	};
 	vdxgk_older_fill(&dev->interface);
+	memset((u8 *)&dev->interface + v->size, POISON,
+	       sizeof(dev->interface) - v->size);
 }

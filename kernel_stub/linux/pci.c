@@ -357,6 +357,8 @@ static int __init vdxgk_init(void)
 {
 	int ret = parse_mode();
 
+	if (!ret)
+		ret = vdxgk_interface_check();
 	if (ret)
 		return ret;
 	if (!NT_SUCCESS(DriverEntry(NULL, NULL)))

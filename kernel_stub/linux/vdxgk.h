@@ -183,6 +183,7 @@ struct vdxgk_domain {
 
 int vdxgk_domain_attach(struct vdxgk_device *dev);
 void vdxgk_domain_detach(struct vdxgk_device *dev);
+int vdxgk_domain_switch(struct vdxgk_device *dev);
 int vdxgk_domain_reserved(struct vdxgk_device *dev, struct vdxgk_range *ranges,
 			  u32 room);
 int vdxgk_domain_map(struct vdxgk_device *dev, u64 logical, u64 physical,
@@ -272,6 +273,7 @@ struct page **vdxgk_object_pages(const struct vdxgk_object *object, u64 offset,
 bool vdxgk_attributes_apply(u32 cache_type, pgprot_t *prot);
 int vdxgk_attributes_get(struct vdxgk_object *object);
 void vdxgk_attributes_put(struct vdxgk_object *object);
+u64 vdxgk_frame_of(const struct vdxgk_view *view, u64 offset);
 u32 vdxgk_attributes_of(const struct vdxgk_view *view, bool *writable);
 
 /* bar.c: memory behind BARs, for the CPU. */
@@ -307,6 +309,7 @@ NTSTATUS vdxgk_adl_make(struct vdxgk_device *dev, const struct vdxgk_call *call,
 			const struct vdxgk_allocate_adl_result *result,
 			struct vdxgk_object *object, u64 adapter_object,
 			u64 offset, u64 size, struct vdxgk_adl **made);
+int vdxgk_adl_map_all(struct vdxgk_device *dev);
 NTSTATUS vdxgk_adl_release(struct vdxgk_device *dev, struct vdxgk_adl *adl);
 void vdxgk_adl_drop_of(struct vdxgk_device *dev, struct vdxgk_object *object);
 
@@ -333,9 +336,14 @@ extern DRIVER_INITIALIZATION_DATA vdxgk_miniport;
 
 int vdxgk_adapter_start(struct vdxgk_device *dev);
 void vdxgk_adapter_stop(struct vdxgk_device *dev);
+int vdxgk_interface_check(void);
 void vdxgk_interface_fill(struct vdxgk_device *dev);
 void vdxgk_older_fill(DXGKRNL_INTERFACE *interface);
 const char *vdxgk_status_name(NTSTATUS status);
+
+/* exclusive.c */
+void vdxgk_exclusive(struct vdxgk_device *dev,
+		     struct vdxgk_ioctl_exclusive *request);
 
 /* Around every DDI call: who is calling back, then, is known. */
 void vdxgk_ddi_enter(struct vdxgk_device *dev);

@@ -18,7 +18,9 @@ NTSTATUS DxgkInitialize(DRIVER_OBJECT *driver, UNICODE_STRING *registry_path,
 	if (data->Version != DXGKDDI_INTERFACE_VERSION_WDDM2_9 ||
 	    !data->DxgkDdiAddDevice || !data->DxgkDdiStartDevice ||
 	    !data->DxgkDdiStopDevice || !data->DxgkDdiRemoveDevice ||
-	    !data->DxgkDdiQueryAdapterInfo || !data->DxgkDdiEscape)
+	    !data->DxgkDdiQueryAdapterInfo || !data->DxgkDdiEscape ||
+	    !data->DxgkDdiBeginExclusiveAccess ||
+	    !data->DxgkDdiEndExclusiveAccess)
 		return STATUS_INVALID_PARAMETER;
 	vdxgk_miniport = *data;
 	return STATUS_SUCCESS;

@@ -140,6 +140,33 @@ static NTSTATUS miniport_stop_device(PVOID context)
 	return STATUS_SUCCESS;
 }
 
+/* The device touches no memory until EndExclusiveAccess: what it has to do is
+ * done first, and nothing new is taken. */
+static NTSTATUS
+miniport_begin_exclusive_access(HANDLE context,
+				DXGKARG_BEGINEXCLUSIVEACCESS *args)
+{
+	struct miniport *mp = context;
+	NTSTATUS status;
+
+	(void)args;
+	if (!mp->started || mp->exclusive)
+		return STATUS_INVALID_DEVICE_STATE;
+	status = miniport_engine_quiesce(&mp->engine);
+	mp->exclusive = NT_SUCCESS(status);
+	return status;
+}
+
+static NTSTATUS
+miniport_end_exclusive_access(HANDLE context, DXGKARG_ENDEXCLUSIVEACCESS *args)
+{
+	struct miniport *mp = context;
+
+	(void)args;
+	mp->exclusive = 0;
+	return STATUS_SUCCESS;
+}
+
 NTSTATUS DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry_path)
 {
 	DRIVER_INITIALIZATION_DATA data = {
@@ -150,6 +177,8 @@ NTSTATUS DriverEntry(DRIVER_OBJECT *driver, UNICODE_STRING *registry_path)
 		.DxgkDdiRemoveDevice = miniport_remove_device,
 		.DxgkDdiQueryAdapterInfo = miniport_query_adapter_info,
 		.DxgkDdiEscape = miniport_escape,
+		.DxgkDdiBeginExclusiveAccess = miniport_begin_exclusive_access,
+		.DxgkDdiEndExclusiveAccess = miniport_end_exclusive_access,
 	};
 
 	return DxgkInitialize(driver, registry_path, &data);

@@ -14,7 +14,7 @@ NTSTATUS miniport_escape(HANDLE hAdapter, const DXGKARG_ESCAPE *args)
 
 	if (args->PrivateDriverDataSize < sizeof(*escape))
 		return STATUS_BUFFER_TOO_SMALL;
-	if (!mp->started)
+	if (!mp->started || mp->exclusive)
 		return STATUS_INVALID_DEVICE_STATE;
 	data = escape + 1;
 	room = args->PrivateDriverDataSize - sizeof(*escape);

@@ -69,6 +69,7 @@ struct miniport {
 	struct vdxgk_pci_cap cap;
 	PHYSICAL_ADDRESS bar;
 	BOOLEAN started;
+	BOOLEAN exclusive; /* between Begin- and EndExclusiveAccess */
 	struct miniport_engine engine;
 	ULONG object_hint;
 	ULONG adl_hint;

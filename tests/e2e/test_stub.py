@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.conftest import Bench
 from vdxgk.engine import word_sequence
 from vdxgk_lab.command_line import MachineConfig
+from vdxgk_lab.errors import VmLost
 from vdxgk_lab.guest import Guest
 from vdxgk_lab.proof import scenarios
 from vdxgk_lab.proof.cases import KIB, MIB, PAGE
@@ -229,6 +230,42 @@ def test_a_killed_process_does_no_harm(bench: Bench) -> None:
     lines = [f"free {adl['adl']}", f"destroy {target} {opening}"]
     assert statuses(bench, lines) == ["SUCCESS", "SUCCESS"]
     assert kernel_trouble(bench.guest) == []
+
+
+@pytest.mark.parametrize(
+    ("wddm", "status"), [("2.8", "NOT_SUPPORTED"), ("2.9", "SUCCESS"), ("3.1", "SUCCESS")]
+)
+def test_the_table_of_an_older_or_newer_dxgkrnl(bench: Bench, wddm: str, status: str) -> None:
+    """The miniport looks at Size before it calls: what lies beyond is poison."""
+    guest = bench.guest
+    assert scenarios.unload_stub(guest)
+    guest.run(["insmod", scenarios.MODULE, "mode=logical", f"wddm={wddm}"]).check()
+    lines = ["create --size 64K --limit 0", "pin --size 64K --limit 0"]
+    assert statuses(bench, lines) == [status, status]
+    assert scenarios.unload_stub(guest)
+    assert not guest.run(["insmod", scenarios.MODULE, "wddm=1.0"]).ok
+    assert "wddm=1.0 is none of" in scenarios.kernel_log(guest)
+    assert scenarios.load_stub(guest, "logical")
+    assert kernel_trouble(guest) == []
+
+
+def test_a_bugcheck_stops_the_guest_only_if_asked(
+    vdxgk_start_device: StartDevice, vdxgk_start_machine: StartMachine
+) -> None:
+    device = vdxgk_start_device()
+    config = MachineConfig(devices=(device.socket,), kernel_args=("vdxgk_load=no",))
+    vm = vdxgk_start_machine(config)
+    stub = Stub(vm.guest)
+    assert scenarios.load_stub(vm.guest, "logical")
+    target, _ = make(stub, "--size", "64K")
+    stub.try_("destroy", target)
+    assert vm.alive
+    option = "/sys/module/vdxgk/parameters/bugcheck_panics"
+    vm.guest.run(["sh", "-c", f"echo 1 >{option}"]).check()
+    with pytest.raises(VmLost):
+        vm.guest.run(["sh", "-c", f"dxgkctl destroy {target}; sleep 60"], timeout=120)
+    assert "vdxgk: bugcheck 0x1e4 (0x6)" in vm.console
+    device.check()
 
 
 def test_physical_mode(vdxgk_start_device: StartDevice, vdxgk_start_machine: StartMachine) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from . import wire
 from .backing import Data
 from .dirty import DirtyLog
-from .errors import ConnectionLost, LocalProtocolError, MessageDmaError
+from .errors import Access, ConnectionLost, LocalProtocolError, MessageDmaError
 from .fairlock import FairLock
 
 CHUNK = 64 * 1024  # QEMU 11.1 cuts answers of more than about 217,000 bytes
@@ -49,6 +49,8 @@ class MessageDma:
         self._send: Callable[[bytes], None] | None = None
         self._chunk = CHUNK
         self._protocol_thread = 0
+        self.on_access: Callable[[int, int, Access], None] | None = None
+        """Told of each access before it is asked for: address, size, kind."""
 
     def read(self, iova: int, count: int) -> bytes:
         """Read `count` bytes at a DMA address, in chunks of 64 KiB at most.
@@ -57,6 +59,8 @@ class MessageDma:
         answered for a minute: ETIMEDOUT), ConnectionLost without a client,
         LocalProtocolError on the protocol thread or within `dma.access`.
         """
+        if self.on_access is not None:
+            self.on_access(iova, count, Access.READ)
         parts = []
         for position in range(iova, iova + count, self._chunk):
             size = min(self._chunk, iova + count - position)
@@ -70,6 +74,8 @@ class MessageDma:
         Raises as `read`.  The chunks before a refused one are written.
         """
         view = memoryview(data).cast("B")
+        if self.on_access is not None:
+            self.on_access(iova, len(view), Access.WRITE)
         for start in range(0, len(view), self._chunk):
             part = view[start : start + self._chunk]
             request = _Pending(wire.Command.DMA_WRITE, iova + start, len(part))

@@ -89,6 +89,8 @@ OP_RESERVE_SAVE_AREA = 16
 OP_PIN_SAVE_AREA = 17
 OP_UNPIN_SAVE_AREA = 18
 OP_OLDER_CALLBACK = 19
+OP_BEGIN_EXCLUSIVE = 20
+OP_END_EXCLUSIVE = 21
 
 OLDER_ALLOCATE_CONTIGUOUS_MEMORY = 0
 OLDER_FREE_CONTIGUOUS_MEMORY = 1
@@ -113,6 +115,7 @@ EVENT_FAULT = 1
 EVENT_REMAP_FAILURE = 2
 EVENT_BUGCHECK = 3
 EVENT_MEMORY_SURPLUS = 4
+EVENT_EXCLUSIVE_VIOLATION = 5
 
 ENGINE_NOP = 0
 ENGINE_COPY = 1
@@ -325,6 +328,22 @@ class OlderArgs(ctypes.LittleEndianStructure):
     """OLDER_CALLBACK's arguments."""
 
     _fields_: ClassVar = [("adapter", c_uint64), ("callback", c_uint32), ("reserved", c_uint32)]
+
+
+class ExclusiveArgs(ctypes.LittleEndianStructure):
+    """Arguments of BEGIN_EXCLUSIVE and END_EXCLUSIVE."""
+
+    _fields_: ClassVar = [("adapter", c_uint64), ("mode", c_uint32), ("reserved", c_uint32)]
+
+
+class EndExclusiveResult(ctypes.LittleEndianStructure):
+    """END_EXCLUSIVE's result."""
+
+    _fields_: ClassVar = [
+        ("start", StartResult),
+        ("violations", c_uint32),
+        ("reserved", c_uint32),
+    ]
 
 
 class AdlArgs(ctypes.LittleEndianStructure):

@@ -19,7 +19,7 @@ from vdxgk.memory.backend import Backend, StartRequest
 from vdxgk.memory.creation import MoreMemory
 from vdxgk.memory.ddi import IommuCaps
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
-from vdxgk.memory.objects import AddressDescriptorList, AddressingMode
+from vdxgk.memory.objects import AddressDescriptorList, AddressingMode, LogicalAdapter
 from vdxgk.memory.pages import Range
 
 S = TypeVar("S", bound=ctypes.LittleEndianStructure)
@@ -80,7 +80,8 @@ class RequestService:
     """Decodes requests, calls the backend, encodes completions.
 
     ``mutate`` sees every successful create's handles before the guest does:
-    the hook of fault injection.
+    the hook of fault injection.  ``violations`` counts the accesses within
+    exclusive access, ``starves`` tells for which op there is no memory.
     """
 
     def __init__(
@@ -89,10 +90,14 @@ class RequestService:
         bulk: memoryview,
         log: FilteringBoundLogger,
         mutate: Callable[[int], int] = lambda handle: handle,
+        violations: Callable[[], int] = lambda: 0,
+        starves: Callable[[int], bool] = lambda op: False,
     ) -> None:
         self._backend = backend
         self._bulk = bulk
         self._mutate = mutate
+        self._violations = violations
+        self._starves = starves
         self._log = log
         self._ops: dict[int, Callable[[bytes, BulkSlice], Answer]] = {
             layout.OP_START_ADAPTER: self._start_adapter,
@@ -114,6 +119,8 @@ class RequestService:
             layout.OP_PIN_SAVE_AREA: self._pin_save_area,
             layout.OP_UNPIN_SAVE_AREA: self._unpin_save_area,
             layout.OP_OLDER_CALLBACK: self._older_callback,
+            layout.OP_BEGIN_EXCLUSIVE: self._begin_exclusive,
+            layout.OP_END_EXCLUSIVE: self._end_exclusive,
         }
 
     def handle(self, entry: bytes) -> bytes:
@@ -128,6 +135,8 @@ class RequestService:
                 raise Refused(
                     NtStatus.INVALID_DEVICE_REQUEST, f"op {request.op}, flags {request.flags:#x}"
                 )
+            if self._starves(request.op):
+                raise Refused(NtStatus.INSUFFICIENT_RESOURCES, "no memory, as was asked for")
             bulk = BulkSlice(self._bulk, request.data_offset, request.data_size)
             with self._backend.lock:
                 result, count = handler(bytes(request.args), bulk)
@@ -174,20 +183,24 @@ class RequestService:
             highest_visible=f"{start.highest_visible:#x}",
             highest_ram=f"{start.highest_ram:#x}",
         )
-        space = adapter.space
-        return bytes(
-            layout.StartResult(
-                adapter=adapter.handle,
-                mode=adapter.mode,
-                logical_start=space.start if space else 0,
-                logical_end=space.end if space else 0,
-            )
-        ), 0
+        return bytes(_start_result(adapter)), 0
 
     def _stop_adapter(self, args: bytes, bulk: BulkSlice) -> Answer:
         objects, lists = self._backend.stop_adapter(_parse(layout.StopArgs, args).adapter)
         self._log.info("adapter stopped", leaked_objects=objects, leaked_lists=lists)
         return bytes(layout.StopResult(objects, lists)), 0
+
+    def _begin_exclusive(self, args: bytes, bulk: BulkSlice) -> Answer:
+        wanted = _parse(layout.ExclusiveArgs, args)
+        if wanted.mode not in _MODES:
+            raise invalid(f"mode {wanted.mode}")
+        self._backend.exclusive.begin(wanted.adapter, _MODES[wanted.mode])
+        return _NOTHING
+
+    def _end_exclusive(self, args: bytes, bulk: BulkSlice) -> Answer:
+        adapter = self._backend.exclusive.end(_parse(layout.ExclusiveArgs, args).adapter)
+        result = layout.EndExclusiveResult(_start_result(adapter), self._violations())
+        return bytes(result), 0
 
     # ---- memory ------------------------------------------------------------
 
@@ -309,6 +322,16 @@ class RequestService:
 
 def _parse(kind: type[S], args: bytes) -> S:
     return kind.from_buffer_copy(args)
+
+
+def _start_result(adapter: LogicalAdapter) -> layout.StartResult:
+    space = adapter.space
+    return layout.StartResult(
+        adapter=adapter.handle,
+        mode=adapter.mode,
+        logical_start=space.start if space else 0,
+        logical_end=space.end if space else 0,
+    )
 
 
 def _list_result(adl: AddressDescriptorList) -> layout.AllocateAdlResult:

@@ -21,6 +21,7 @@ from vdxgk.memory.ddi import (
     PhysicalMemoryType,
     SysmmFatalError,
 )
+from vdxgk.memory.exclusive import ExclusiveAccess
 from vdxgk.memory.guest_ram import GuestRam
 from vdxgk.memory.handles import HandleTable
 from vdxgk.memory.limits import Quotas
@@ -29,6 +30,8 @@ from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.objects import (
     AdapterObject,
     AddressDescriptorList,
+    Addressing,
+    AddressingMode,
     CpuMapping,
     LogicalAdapter,
     PhysicalMemoryObject,
@@ -72,6 +75,7 @@ class Backend:
     def _forget(self) -> None:
         self.pool = GuestMemoryPool(self.quotas.donated_bytes, self.seed)
         self.adapters: HandleTable[LogicalAdapter] = HandleTable("adapter", 0xA1, 16)
+        self._requests: dict[int, StartRequest] = {}
         self.objects: HandleTable[PhysicalMemoryObject] = HandleTable(
             "physical memory object", 0xA2, self.quotas.objects
         )
@@ -85,6 +89,9 @@ class Backend:
         """The handle of the object destroyed last: stale, for tests of staleness."""
         self._lists = Lists(
             self.openings, self.table, self.ram, self.reporter, self._back, self.quotas.lists
+        )
+        self.exclusive = ExclusiveAccess(
+            self.adapters, self._lists, self.reporter, self._address, self._bugcheck
         )
         self.save_areas = SaveAreas(self.adapters, self._lists, self._make_section)
         self.committed = 0
@@ -110,7 +117,11 @@ class Backend:
         """Decide whether and how an adapter starts: see ``starting.start``."""
         adapter = starting.start(request, self.ram, self.dma_bits)
         adapter.handle = self.adapters.insert(adapter)
+        self._requests[adapter.handle] = request
         return adapter
+
+    def _address(self, adapter: LogicalAdapter, mode: AddressingMode) -> Addressing:
+        return starting.address(self._requests[adapter.handle], self.dma_bits, mode)
 
     def stop_adapter(self, handle: int) -> tuple[int, int]:
         """Stop an adapter; returns how many objects and lists it leaked, now forgotten.
@@ -118,6 +129,9 @@ class Backend:
         [D] Leaked adapter objects and lists are bugchecks 0x1E4, 6 and 7.
         """
         adapter = self.adapters.remove(handle)
+        del self._requests[handle]
+        if adapter.exclusive is not None:
+            self.reporter.exclusive_access(False)
         openings = [opening for opening in self.openings if opening.adapter is adapter]
         leaked_lists = sum(len(opening.lists) for opening in openings)
         leaked_objects = sum(not opening.target.system for opening in openings)
@@ -156,7 +170,7 @@ class Backend:
 
         Raises creation.MoreMemory if the guest has to donate first.
         """
-        adapter = self.adapters.get(args.hAdapter) if args.hAdapter else None
+        adapter = self._adapter(args.hAdapter) if args.hAdapter else None
         plan = creation.plan(args)
         if plan.wraps and self.ram.overlaps(*plan.wraps):
             raise invalid(f"IO space {plan.wraps.base:#x}+{plan.size:#x} is guest RAM")
@@ -246,7 +260,7 @@ class Backend:
     def open(self, handle: int, adapter_handle: int) -> AdapterObject:
         """DxgkCbOpenPhysicalMemoryObject. [D] One adapter at a time."""
         target = self._object(handle)
-        adapter = self.adapters.get(adapter_handle)
+        adapter = self._adapter(adapter_handle)
         if target.opening is not None:
             raise invalid(f"object {handle:#x} is already open")
         return self._open(target, adapter)
@@ -305,7 +319,6 @@ class Backend:
 
     def free_adl(self, adapter_object: int, handle: int) -> AddressDescriptorList:
         """DxgkCbFreeAdl, first half: the list is dead, the guest unmaps it."""
-        self._opening(adapter_object)
         return self._lists.free(adapter_object, handle)
 
     def release_adl(self, adapter_object: int, handle: int) -> None:
@@ -338,6 +351,12 @@ class Backend:
         return self._open(target, adapter)
 
     # ---- for several ---------------------------------------------------------
+
+    def _adapter(self, handle: int) -> LogicalAdapter:
+        """An adapter that is not in exclusive access."""
+        adapter = self.adapters.get(handle)
+        adapter.check_not_exclusive()
+        return adapter
 
     def _object(self, handle: int) -> PhysicalMemoryObject:
         """An object of a driver's."""

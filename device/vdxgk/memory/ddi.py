@@ -99,6 +99,7 @@ class SysmmFatalError(enum.IntEnum):
 
     ADAPTER_OBJECT_LEAKED = 6
     ADL_LEAKED = 7
+    DOMAIN_REATTACH_FAILED = 0xA
 
 
 class _MdlUnion(ctypes.LittleEndianStructure):

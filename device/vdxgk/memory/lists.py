@@ -60,6 +60,7 @@ class Lists:
         self, opening: AdapterObject, offset: int, size: int, flags: int
     ) -> AddressDescriptorList:
         """What the guest must map.  The list is not live before ``commit``."""
+        opening.adapter.check_not_exclusive()
         target = opening.target
         if flags & ~int(AllocateAdlFlags.REQUIRE_CONTIGUOUS | AllocateAdlFlags.PREFER_CONTIGUOUS):
             raise invalid(f"reserved Flags {flags:#x} of AllocateAdl are set")
@@ -133,13 +134,17 @@ class Lists:
         if adl.state is not ListState.MAPPING:
             raise Refused(NtStatus.INVALID_DEVICE_REQUEST, f"list {handle:#x} is {adl.state.value}")
         self._no_longer_mapping(adl)
-        failure = remapping.check_mapped(
-            adl.mappings, self._table, self._ram, io_space=not adl.opening.target.is_ram
-        )
+        failure = self.check_mapped(adl)
         if failure is not None:
             adl.state = ListState.UNMAPPING
             raise self._reported(handle, failure)
         adl.state = ListState.LIVE
+
+    def check_mapped(self, adl: AddressDescriptorList) -> remapping.RemapFailure | None:
+        """The first page that is not mapped as chosen; None if all are."""
+        return remapping.check_mapped(
+            adl.mappings, self._table, self._ram, io_space=not adl.opening.target.is_ram
+        )
 
     def free(self, adapter_object: int, handle: int) -> AddressDescriptorList:
         """The list, committed or not, is dead; the guest unmaps it."""
@@ -177,6 +182,7 @@ class Lists:
 
     def _get(self, adapter_object: int, handle: int) -> AddressDescriptorList:
         opening = self._openings.get(adapter_object)
+        opening.adapter.check_not_exclusive()
         adl = self.handles.get(handle)
         if adl.opening is not opening:
             raise Refused(

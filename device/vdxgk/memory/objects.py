@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from vdxgk.memory.ddi import AccessMode, CacheType, PageProtection, PhysicalMemoryType
 from vdxgk.memory.logical import LogicalAddressSpace
-from vdxgk.memory.ntstatus import invalid
+from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.pages import Range
 
 
@@ -19,22 +19,46 @@ class AddressingMode(enum.IntEnum):
     LOGICAL = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Addressing:
+    """An addressing mode and, if logical, an address space."""
+
+    mode: AddressingMode
+    space: LogicalAddressSpace | None
+
+
 @dataclass(slots=True)
 class LogicalAdapter:
-    """One started adapter: an addressing mode and, if logical, an address space.
+    """One started adapter.
 
     ``remaps``: its driver supports DMA remapping (DXGK_IOMMU_CAPS).
     """
 
-    mode: AddressingMode
+    addressing: Addressing
     translated: bool
-    space: LogicalAddressSpace | None
     remaps: bool = True
     functions: int = 1
     """PCI functions that are linked to it: its physical adapters."""
     handle: int = 0
     save_areas: dict[int, SaveArea] = field(default_factory=dict)
     """By the physical adapter's index."""
+    exclusive: Addressing | None = None
+    """Within exclusive access: what comes after it."""
+
+    @property
+    def mode(self) -> AddressingMode:
+        """What its page numbers mean."""
+        return self.addressing.mode
+
+    @property
+    def space(self) -> LogicalAddressSpace | None:
+        """Its logical addresses."""
+        return self.addressing.space
+
+    def check_not_exclusive(self) -> None:
+        """Raise STATUS_INVALID_DEVICE_STATE between Begin- and EndExclusiveAccess [I]."""
+        if self.exclusive is not None:
+            raise Refused(NtStatus.INVALID_DEVICE_STATE, "the adapter is in exclusive access")
 
 
 @dataclass(slots=True)

@@ -17,5 +17,8 @@ class Reporter(Protocol):
     def bugcheck(self, code: Bugcheck, parameter1: int, reason: str) -> None:
         """A rule was broken whose breach stops Windows."""
 
+    def exclusive_access(self, begun: bool) -> None:
+        """Exclusive access has begun, or is over: within it, no DMA."""
+
     def memory_surplus(self) -> None:
         """RECLAIM would return blocks now."""

@@ -40,6 +40,7 @@ class SaveAreas:
     def reserve(self, adapter_handle: int, index: int, size: int) -> None:
         """Physical adapter ``index`` needs ``size`` bytes: MaximumSize of its driver's answer."""
         adapter = self._adapters.get(adapter_handle)
+        adapter.check_not_exclusive()
         if index >= adapter.functions or index in adapter.save_areas:
             raise invalid(f"physical adapter {index} has a save area, or is none")
         if size == 0 or not page_aligned(size):
@@ -51,13 +52,10 @@ class SaveAreas:
     ) -> AddressDescriptorList:
         """DxgkCbPinFrameBufferForSave2, first half: what the guest must map.
 
-        [D] CommitSize is whole pages, at most MaximumSize.  Contents survive
-        unpinning [I].  Raises creation.MoreMemory as Lists.allocate does.
+        [D] CommitSize is whole pages, at most MaximumSize: as for any list of
+        the section.  Contents survive unpinning [I].  Raises as Lists.allocate.
         """
         area = self._find(adapter_handle, index)
-        maximum = area.opening.target.size
-        if commit_size == 0 or not page_aligned(commit_size) or commit_size > maximum:
-            raise invalid(f"CommitSize {commit_size:#x} is not whole pages up to {maximum:#x}")
         if flags & ~int(PinFrameBufferFlags.PREFER_CONTIGUOUS):
             raise invalid(f"reserved Flags {flags:#x} of PinFrameBufferForSave2 are set")
         if area.pinned is not None:
@@ -74,7 +72,9 @@ class SaveAreas:
         self._lists.free(area.opening.handle, area.pinned.handle)
 
     def _find(self, adapter_handle: int, index: int) -> SaveArea:
-        areas = self._adapters.get(adapter_handle).save_areas
+        adapter = self._adapters.get(adapter_handle)
+        adapter.check_not_exclusive()
+        areas = adapter.save_areas
         if index not in areas:
             raise invalid(f"PhysicalAdapterIndex {index} has no save area")
         area = areas[index]

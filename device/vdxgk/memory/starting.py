@@ -9,7 +9,7 @@ from vdxgk.memory.ddi import IommuCaps
 from vdxgk.memory.guest_ram import GuestRam
 from vdxgk.memory.logical import LogicalAddressSpace
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
-from vdxgk.memory.objects import AddressingMode, LogicalAdapter
+from vdxgk.memory.objects import Addressing, AddressingMode, LogicalAdapter
 from vdxgk.memory.pages import Range
 
 
@@ -33,28 +33,32 @@ def start(request: StartRequest, ram: GuestRam, dma_bits: int) -> LogicalAdapter
     [D] If RAM lies above what the GPU can address, and remapping is not
     possible, the adapter does not start.  STATUS_NOT_SUPPORTED then [I].
     """
+    addressing = address(request, dma_bits, request.mode)
+    _check_memory_is_shared(ram, *request.probe)
+    remaps = IommuCaps.DMA_REMAPPING_SUPPORTED in request.iommu_caps
+    return LogicalAdapter(addressing, request.translated, remaps)
+
+
+def address(request: StartRequest, dma_bits: int, wanted: AddressingMode | None) -> Addressing:
+    """How memory is addressed in a mode, None for the best; refuses as ``start``."""
     if request.highest_visible == 0:
         raise invalid("HighestVisibleAddress is 0")
     reach = min(request.highest_visible, (1 << dma_bits) - 1)
-    mode = _mode(request, reach)
-    _check_memory_is_shared(ram, *request.probe)
+    mode = _mode(request, reach, wanted)
     space = None
     if mode is AddressingMode.LOGICAL:
         first, last = request.aperture
         space = LogicalAddressSpace(first, min(last, reach), request.reserved)
         if space.free_bytes == 0:
             raise invalid(f"aperture {first:#x}-{last:#x} holds no logical address space")
-    remaps = IommuCaps.DMA_REMAPPING_SUPPORTED in request.iommu_caps
-    return LogicalAdapter(mode, request.translated, space, remaps)
+    return Addressing(mode, space)
 
 
-def _mode(request: StartRequest, reach: int) -> AddressingMode:
+def _mode(request: StartRequest, reach: int, wanted: AddressingMode | None) -> AddressingMode:
     remapping_possible = (
         request.translated and IommuCaps.DMA_REMAPPING_SUPPORTED in request.iommu_caps
     )
-    mode = request.mode or (
-        AddressingMode.LOGICAL if remapping_possible else AddressingMode.PHYSICAL
-    )
+    mode = wanted or (AddressingMode.LOGICAL if remapping_possible else AddressingMode.PHYSICAL)
     if mode is AddressingMode.LOGICAL and not remapping_possible:
         raise Refused(
             NtStatus.NOT_SUPPORTED,

@@ -242,6 +242,9 @@ class _Silent:
     def bugcheck(self, code: ddi.Bugcheck, parameter1: int, reason: str) -> None:
         raise AssertionError(reason)
 
+    def exclusive_access(self, begun: bool) -> None:
+        raise AssertionError
+
     def memory_surplus(self) -> None:
         pass
 

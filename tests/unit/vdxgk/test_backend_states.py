@@ -240,7 +240,6 @@ class BackendStates(BackendModel):
         assert sum(mapping.size for mapping in adl.mappings) == size
         opening = adl.opening
         for call, args in (
-            (self.backend.free_adl, (opening.handle, adl.handle)),
             (self.backend.close, (opening.handle,)),
             (self.backend.allocate_adl, (opening.handle, 0, PAGE_SIZE, 0)),
             (self.backend.destroy, (opening.target.handle, opening.handle)),

@@ -76,7 +76,9 @@ class RawGuest:
     def wait(self, vector: int) -> None:
         """Until the interrupt; a register access now and then answers DMA messages meanwhile."""
         end = time.monotonic() + LIMIT
-        while not select.select([self.eventfds[vector]], [], [], 0.01)[0]:
+        interrupt = select.poll()
+        interrupt.register(self.eventfds[vector], select.POLLIN)
+        while not interrupt.poll(10):
             assert time.monotonic() < end, f"no interrupt on vector {vector}"
             self.read(layout.REG_STATUS)
         os.eventfd_read(self.eventfds[vector])
