@@ -184,7 +184,7 @@ class Engine:
     ``dma_bits`` is the width of the addresses that it can emit.
     """
 
-    STEPS: ClassVar = {0: 1 << 20, layout.ENGINE_MESSAGES: 64 << 10}
+    STEPS: ClassVar = {0: 2 << 20, layout.ENGINE_MESSAGES: 64 << 10}
     """Bytes per step, by path: an unmap waits for one step at most."""
 
     def __init__(

@@ -141,7 +141,7 @@ def test_scattered_whole_pages_go_many_at_a_time(
 
     monkeypatch.setattr(page_moves.Buffer, "copy", copy)
     machine = Machine(memory.fd, 1)
-    machine.copy(0, 0, 512 * PAGE)
+    machine.copy(0, 0, 1024 * PAGE)
     assert moved == [True, True]
     machine.copy(8, 0, 256 * PAGE)
     assert moved[2:] == [False]
