@@ -200,6 +200,10 @@ class Engine:
         self._limit = 1 << dma_bits
         self._bus_master = bus_master
         self._on_fault = on_fault
+        self.commands = 0
+        """Commands taken so far, and the bytes that they moved; a copy counts in both."""
+        self.bytes_read = 0
+        self.bytes_written = 0
 
     def execute(
         self, command: layout.EngineCommand, cancelled: Callable[[], bool] = lambda: False
@@ -211,6 +215,7 @@ class Engine:
         path.  A message that QEMU refuses may have stored some of its bytes.
         Raises Cancelled.
         """
+        self.commands += 1
         completion = layout.EngineCompletion(fence=command.fence)
         job = _Job(self, command, cancelled)
         try:
@@ -295,15 +300,19 @@ class _Job:
 
     def _copy(self, path: MemoryPath, size: int) -> None:
         path.copy(self._source(size), self._destination(size), size)
+        self._engine.bytes_read += size
+        self._engine.bytes_written += size
 
     def _fill(self, path: MemoryPath, size: int) -> None:
         destination = self._destination(size)
         path.write(
             destination, word_sequence(self._command.value, self._command.step, self.done, size)
         )
+        self._engine.bytes_written += size
 
     def _crc32(self, path: MemoryPath, size: int) -> None:
         self.crc = path.crc32(self._source(size), size, self.crc)
+        self._engine.bytes_read += size
 
     def _source(self, size: int) -> int:
         address: int = self._command.source + self.done

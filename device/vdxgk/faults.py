@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vdxgk.channel import layout
 
@@ -38,12 +39,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One refused access: the first byte refused, and how many bytes were asked for."""
+    """One refused access: the first byte refused, and how many bytes were asked for.
+
+    ``time`` is when it was refused, in seconds since 1970.
+    """
 
     address: int
     size: int
     write: bool
     reason: FaultReason
+    time: float = field(default_factory=time.time, compare=False)
 
     @property
     def info(self) -> int:

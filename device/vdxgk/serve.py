@@ -69,8 +69,8 @@ class ServedAdapter:
             stack.enter_context(self._server)
             audit = self._audit(stack) if self._doors.audit else None
             typed = InputQueue()
-            understood = commands(self.adapter, typed, audit)
-            control = ControlServer(self._doors.control, understood, self._log)
+            known = commands(self.adapter, typed, audit, self._doors.vnc)
+            control = ControlServer(self._doors.control, known, self._log)
             stack.callback(control.stop)
             if self._doors.vnc:
                 vnc = VncServer(self._doors.vnc, self.adapter.display, typed.put, self._log)
@@ -151,12 +151,19 @@ def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready
 
 
 def commands(
-    adapter: Adapter, typed: InputQueue, audit: AuditWriter | None = None
+    adapter: Adapter,
+    typed: InputQueue,
+    audit: AuditWriter | None = None,
+    vnc_path: str | None = None,
 ) -> Mapping[str, Command]:
     """What the control door understands."""
+    vnc = os.path.abspath(vnc_path) if vnc_path else None
 
     def query_status(arguments: Mapping[str, Any]) -> object:
-        return describe(adapter)
+        limits = {name: arguments[name] for name in ("objects", "runs") if name in arguments}
+        if not all(isinstance(limit, int) and limit >= 0 for limit in limits.values()):
+            raise ControlError("objects and runs are numbers: how many to show")
+        return {**describe(adapter, **limits), "vnc": vnc}
 
     def misbehave(arguments: Mapping[str, Any]) -> object:
         if not adapter.options.misbehave:

@@ -65,6 +65,10 @@ class HandleTable(Generic[T]):
         """Forget every handle whose value satisfies ``condition``."""
         self._live = {k: value for k, value in self._live.items() if not condition(value)}
 
+    def newest(self, count: int) -> list[T]:
+        """The last ``count`` that were inserted, oldest first."""
+        return list(itertools.islice(reversed(self._live.values()), count))[::-1]
+
     def __contains__(self, handle: int) -> bool:
         return handle in self._live
 

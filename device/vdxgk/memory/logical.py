@@ -34,7 +34,8 @@ class LogicalAddressSpace:
         self._free = RangeSet()
         if self.start <= end:
             self._free.add(Range(self.start, (end + 1 - self.start) & ~(PAGE_SIZE - 1)))
-        for item in (MSI_WINDOW, *reserved):
+        self.reserved = (MSI_WINDOW, *reserved)
+        for item in self.reserved:
             self._exclude(item)
         self._next = self.start
 

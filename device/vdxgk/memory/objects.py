@@ -150,7 +150,9 @@ class AddressDescriptorList:
     @property
     def in_a_row(self) -> bool:
         """Whether the mappings are one logical range: always so in logical mode."""
-        return all(a.logical + a.size == b.logical for a, b in itertools.pairwise(self.mappings))
+        return self.opening.adapter.space is not None or all(
+            a.logical + a.size == b.logical for a, b in itertools.pairwise(self.mappings)
+        )
 
     def covers(self, iova: int) -> bool:
         """Whether ``iova`` belongs to the list, by its ends; exact if they lie in a row."""

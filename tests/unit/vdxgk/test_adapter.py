@@ -14,7 +14,7 @@ from tests.unit.vdxgk.raw_guest import LIMIT, RawGuest, serving
 from tests.unit.vdxgk.world import contiguous, mdl
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.channel import layout
-from vdxgk.describe import describe
+from vdxgk.describe import MAX_LISTS, describe
 from vdxgk.engine import word_sequence
 from vdxgk.memory.ntstatus import NtStatus
 from vdxgk.memory.pages import PAGE_SIZE
@@ -275,3 +275,33 @@ def test_a_reset_is_over_when_the_dma_under_way_is(
     finally:
         finish.set()
     guest.reset()
+
+
+def test_a_description_is_bounded_and_tells_the_totals(guest: RawGuest, adapter: Adapter) -> None:
+    start = guest.start()
+    made = [guest.create(bytes(contiguous(start, PAGE_SIZE)))[0] for _ in range(5)]
+    for _ in range(MAX_LISTS + 3):
+        adl, _ = guest.live_list(made[-1].adapter_object, PAGE_SIZE)
+    state = describe(adapter, objects=3, runs=0)
+    assert (state["object_count"], state["list_count"]) == (5, MAX_LISTS + 3)
+    assert [shown["handle"] for shown in state["objects"]] == [one.object for one in made[-3:]]
+    assert [(shown["run_count"], shown["runs"]) for shown in state["objects"]] == [(1, [])] * 3
+    newest = state["objects"][-1]
+    assert (newest["list_count"], len(newest["lists"])) == (MAX_LISTS + 3, MAX_LISTS)
+    assert newest["lists"][-1]["handle"] == adl
+
+
+def test_the_engine_counts_what_it_moved(guest: RawGuest, adapter: Adapter) -> None:
+    result, _ = guest.create(bytes(contiguous(guest.start(), SIZE)))
+    _, mappings = guest.live_list(result.adapter_object, SIZE)
+    base = mappings[0][0]
+    guest.engine(op=layout.ENGINE_FILL, destination=base, size=SIZE, value=1, step=1)
+    guest.engine(op=layout.ENGINE_CRC32, source=base, size=100)
+    guest.engine(op=layout.ENGINE_COPY, source=base, destination=base + PAGE_SIZE, size=8)
+    over = guest.engine(op=layout.ENGINE_FILL, destination=base + SIZE - 16, size=SIZE)
+    assert over.done == 16
+    assert describe(adapter)["engine"] == {
+        "commands": 4,
+        "bytes_read": 108,
+        "bytes_written": SIZE + 8 + 16,
+    }
