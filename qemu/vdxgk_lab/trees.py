@@ -77,6 +77,24 @@ QEMU = Recipe(
 
 OVMF = Recipe(name="ovmf", suites=_TRIXIE, release="trixie", packages=("ovmf",))
 
+# Its scripts, without the programs that would serve them.
+NOVNC = Recipe(
+    name="novnc",
+    suites=_TRIXIE,
+    release="trixie",
+    packages=("novnc",),
+    assume=("adduser", "net-tools", "nodejs", "python3", "websockify"),
+)
+
+# For the tests of the web page: no window, no drawing by a GPU.
+CHROMIUM = Recipe(
+    name="chromium",
+    suites=_TRIXIE,
+    release="trixie",
+    packages=("chromium-headless-shell", "fonts-dejavu-core"),
+    assume=("debconf", "libllvm19", "x11-utils", "xdg-utils"),
+)
+
 
 def _guest(series: str, suites: tuple[str, ...], release: str) -> Recipe:
     return Recipe(

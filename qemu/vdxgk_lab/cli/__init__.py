@@ -13,6 +13,7 @@ from vdxgk_lab.errors import LabError
 COMMANDS = {
     "run": ("vdxgk_lab.cli.run:run", "Boot a guest, remap, do DMA both ways, verify, report."),
     "boot": ("vdxgk_lab.cli.boot:boot", "Boot a guest with the device, and give its console."),
+    "web": ("vdxgk_lab.cli.web:web", "Serve a web page that shows an adapter, live."),
     "serve": ("vdxgk.cli:serve", "Serve the adapter at a socket, for any QEMU."),
     "status": ("vdxgk.cli:status", "Tell what a served adapter holds."),
     "screenshot": ("vdxgk.cli:screenshot", "Write what a served adapter shows to a PNG file."),
