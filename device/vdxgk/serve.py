@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Self
@@ -50,12 +50,22 @@ class ServedAdapter:
     trace cannot be had, AuditError for the audit's log.
     """
 
-    def __init__(self, doors: Doors, options: AdapterOptions, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        options: AdapterOptions,
+        log: FilteringBoundLogger,
+        on_end: Callable[[], object],
+    ) -> None:
+        """``on_end`` is called, on a thread of its own, when clients are served no more."""
         self._doors = doors
+        self._on_end = on_end
         self._options = options
         self._log = log
         self._cleanup = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._serve, name="protocol")
+        self.ended = False
+        """Whether clients are served no more."""
         self.failed = False
         """Whether the protocol ended otherwise than by `stop`."""
 
@@ -112,6 +122,9 @@ class ServedAdapter:
             # The others go on: their guests have done nothing.
             self.failed = True
             self._log.exception("no client is served any more")
+        finally:
+            self.ended = True
+            self._on_end()
 
 
 def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready_fd: int) -> bool:
@@ -122,10 +135,20 @@ def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready
     """
     with contextlib.ExitStack() as stack:
         log = structlog.get_logger("vdxgk")
+        # A signal just before this thread sleeps would be noticed by nobody: so it is a byte.
+        woken, wake = os.pipe()
+        stack.callback(os.close, woken)
+        stack.callback(os.close, wake)
+        os.set_blocking(wake, False)
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(wake))
         served = []
+
+        def end() -> None:
+            os.write(wake, b"\0")
+
         for doors in everywhere:
             named = log.bind(device=doors.socket) if len(everywhere) > 1 else log
-            served.append(stack.enter_context(ServedAdapter(doors, options, named)))
+            served.append(stack.enter_context(ServedAdapter(doors, options, named, end)))
 
         def stop(number: int, frame: FrameType | None) -> None:
             for each in served:
@@ -145,6 +168,8 @@ def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready
         if ready_fd >= 0:
             os.write(ready_fd, b"\n")
             os.close(ready_fd)
+        while not all(each.ended for each in served):
+            os.read(woken, 1)
         for each in served:
             each.wait()
     return not any(each.failed for each in served)
