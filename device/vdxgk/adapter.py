@@ -26,6 +26,7 @@ from vdxgk.display.registers import PAGE_SIZE as DISPLAY_REGISTERS_SIZE
 from vdxgk.engine import Cancelled, DescriptorPath, Engine, MessagePath
 from vdxgk.exclusive_watch import ExclusiveWatch
 from vdxgk.faults import Fault, FaultRecord
+from vdxgk.function import Link
 from vdxgk.log import RateLimit
 from vdxgk.memory.backend import Backend, Quotas
 from vdxgk.memory.ddi import Bugcheck
@@ -70,8 +71,17 @@ class Adapter(DeviceObserver):
 
     FAULT_LINES_PER_SECOND = 20
 
-    def __init__(self, options: AdapterOptions, log: FilteringBoundLogger | None = None) -> None:
+    def __init__(
+        self,
+        options: AdapterOptions,
+        log: FilteringBoundLogger | None = None,
+        link: Link = Link(),  # noqa: B008 - frozen
+        lead: Adapter | None = None,
+    ) -> None:
         self.options = options
+        self.link = link
+        self._lead = lead
+        self._linked = [self]
         self._log: FilteringBoundLogger = log or structlog.get_logger("vdxgk")
         self._fault_lines = RateLimit(self.FAULT_LINES_PER_SECOND)
         self.faults = FaultRecord()
@@ -90,7 +100,7 @@ class Adapter(DeviceObserver):
             on_engine_doorbell=self._engine_worker.wake,
         )
         self.device = Device(
-            function.config_space(options.dma_bits),
+            function.config_space(options.dma_bits, link),
             {
                 function.FRAMEBUFFER_BAR: Bar(
                     options.vram, memory=self.display.framebuffer, prefetchable=True
@@ -107,14 +117,10 @@ class Adapter(DeviceObserver):
             observer=self,
             dma_policy=options.dma_policy,
         )
-        self.backend = Backend(
-            self.device.dma,
-            GuestRam(),
-            self,
-            dma_bits=options.dma_bits,
-            quotas=options.quotas,
-            seed=options.scatter_seed,
-        )
+        self.backend: Backend = lead.backend if lead else self._new_backend()
+        if lead:
+            lead._linked.append(self)
+            self.backend.link(self.device.dma, options.dma_bits)
         self.watch = ExclusiveWatch(self.device, self._violation)
         self.exclusive_violations = 0
         self.saboteur = Saboteur(self.backend, self._log)
@@ -131,6 +137,16 @@ class Adapter(DeviceObserver):
         self._learning = False
         self.connections = 0
         self.connected_now = False
+
+    def _new_backend(self) -> Backend:
+        return Backend(
+            self.device.dma,
+            GuestRam(),
+            self,
+            dma_bits=self.options.dma_bits,
+            quotas=self.options.quotas,
+            seed=self.options.scatter_seed,
+        )
 
     def _build_channel(self) -> None:
         shared = self._channel_memory.view[function.SHARED_OFFSET :]
@@ -155,7 +171,8 @@ class Adapter(DeviceObserver):
             shared[layout.SHARED_BULK :],
             self._log,
             mutate=self.saboteur.handle,
-            violations=lambda: self.watch.violations,
+            violations=lambda: sum(each.watch.violations for each in self._linked),
+            takes=lambda: self._lead is None,
             starves=self.saboteur.starves,
         )
 
@@ -195,6 +212,8 @@ class Adapter(DeviceObserver):
     def described(self) -> None:
         """The client knows us: what it mapped so far was guest RAM at its own addresses."""
         self._learning = False
+        if self._lead is not None:
+            return
         if self._ram.known:
             self._log.info(
                 "guest memory", size=f"{self._ram.size:#x}", highest=f"{self._ram.highest:#x}"
@@ -225,6 +244,8 @@ class Adapter(DeviceObserver):
 
     def dma_mapped(self, mapping: Mapping) -> None:
         """The hypervisor announced a mapping."""
+        if self._lead is not None:
+            return  # the leading function learns, and counts
         if not self._learning:
             self.backend.announced(mapping.iova)
         elif mapping.backing is not None and mapping.access == 3:
@@ -256,12 +277,14 @@ class Adapter(DeviceObserver):
             generation, powered_off, ram = self._generation, self._powered_off, self._ram
         with self._executing:
             pass  # it was cancelled, and no other is taken before the channel is ready
-        with self.backend.lock:
-            if self.backend.ram is not ram:
-                self.backend.ram.release()
-                self.backend.ram = ram
-            self.backend.reset()
-        self.watch.close()
+        if self._lead is None:
+            with self.backend.lock:
+                if self.backend.ram is not ram:
+                    self.backend.ram.release()
+                    self.backend.ram = ram
+                self.backend.reset()
+            for each in self._linked:
+                each.watch.close()
         self.saboteur.disarm()
         self.faults.reset()
         with self._state:
@@ -370,6 +393,7 @@ class Adapter(DeviceObserver):
             expected=_address(failure.expected),
             found=_address(failure.found),
             access=failure.access,
+            function=failure.function,
         )
         self._emit(
             layout.EVENT_REMAP_FAILURE,
@@ -379,6 +403,7 @@ class Adapter(DeviceObserver):
             NOWHERE if failure.expected is None else failure.expected,
             NOWHERE if failure.found is None else failure.found,
             failure.access,
+            failure.function,
         )
 
     def bugcheck(self, code: Bugcheck, parameter1: int, reason: str) -> None:
@@ -390,13 +415,14 @@ class Adapter(DeviceObserver):
 
     def exclusive_access(self, begun: bool) -> None:
         """The guest's Dxgkrnl switches domains; until it is done there is no DMA."""
-        if not begun:
-            self.watch.close()
-            self._log.info("exclusive access is over", violations=self.watch.violations)
-            return
-        self._log.info("exclusive access")
-        self.watch.open()
-        self.saboteur.exclusive_access(self.device.dma)
+        for each in self._linked:
+            if begun:
+                each.watch.open()
+            else:
+                each.watch.close()
+        self._log.info("exclusive access" if begun else "exclusive access is over")
+        if begun:
+            self.saboteur.exclusive_access(self.device.dma)
 
     def _violation(self, address: int, size: int, write: bool) -> None:
         self.exclusive_violations += 1

@@ -143,6 +143,9 @@ dma_bits_option = click.option(
 @click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
 @click.option("--max-donated", type=Size(), default="16G", show_default=True)
 @click.option("--scatter-seed", type=int, default=0, help="Repeatable scattering of MDL pages.")
+@click.option(
+    "--linked", is_flag=True, help="The sockets are functions of one logical adapter; 2 to 4."
+)
 @click.option("--misbehave", is_flag=True, help="Allow fault injection through the control door.")
 @click.option("--json", "as_json", is_flag=True, help="Log JSON.")
 @click.option(
@@ -168,6 +171,7 @@ def serve(
     audits: Sequence[str],
     audit_limit: int,
     scatter_seed: int,
+    linked: bool,
     misbehave: bool,
     as_json: bool,
     log_level: str,
@@ -181,6 +185,8 @@ def serve(
     for option, paths in lists.items():
         if paths and len(paths) != len(sockets):
             raise click.UsageError(f"{len(sockets)} --socket but {len(paths)} {option}")
+    if linked and not 2 <= len(sockets) <= 4:
+        raise click.UsageError(f"--linked with {len(sockets)} --socket: give 2 to 4")
     configure(as_json, log_level)
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
@@ -209,7 +215,7 @@ def serve(
     columns = itertools.zip_longest(sockets, controls, viewers, traces, audits)
     doors = [Doors(*paths, audit_limit=audit_limit) for paths in columns]
     try:
-        if not serve_until_told(doors, options, ready_fd):
+        if not serve_until_told(doors, options, ready_fd, linked):
             raise click.ClickException("an adapter was given up; the log says why")
     except (ServerError, ControlError, AuditError) as error:
         raise click.ClickException(str(error)) from error

@@ -34,6 +34,7 @@ def describe(adapter: Adapter, objects: int = MAX_OBJECTS, runs: int = MAX_RUNS)
         "connected": adapter.connected_now,
         "connections": adapter.connections,
         "dma_bits": adapter.options.dma_bits,
+        "link": {"index": adapter.link.index, "count": adapter.link.count},
         "guest_ram": ram,
         "register_accesses": adapter.registers.accesses,
         "dma_mappings": len(adapter.device.dma),

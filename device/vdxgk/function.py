@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pyvfio_user import ConfigSpace, MsixCapability, VendorCapability
 from vdxgk.channel import layout
 
@@ -25,7 +27,17 @@ SHARED_OFFSET = 0x10000
 SHARED_SIZE = CHANNEL_BAR_SIZE - SHARED_OFFSET
 
 
-def config_space(dma_bits: int) -> ConfigSpace:
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A function's place in its chain of linked adapters: of ``count``, the first leads."""
+
+    index: int = 0
+    count: int = 1
+    chain: int = 0
+    """The same number in all functions of a chain."""
+
+
+def config_space(dma_bits: int, link: Link) -> ConfigSpace:
     """The function's configuration space; ``dma_bits`` as in AdapterOptions."""
     config = ConfigSpace(
         VENDOR_ID,
@@ -49,6 +61,9 @@ def config_space(dma_bits: int) -> ConfigSpace:
         magic=layout.MAGIC,
         bar=CHANNEL_BAR,
         dma_bits=dma_bits,
+        link_index=link.index,
+        link_count=link.count,
+        chain=link.chain,
         registers_offset=REGISTERS_OFFSET,
         shared_offset=SHARED_OFFSET,
         shared_size=SHARED_SIZE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from vdxgk.audit.observer import AuditObserver
 from vdxgk.audit.writer import DEFAULT_LIMIT, AuditWriter
 from vdxgk.control import Command, ControlError, ControlServer
 from vdxgk.describe import describe
+from vdxgk.function import Link
 from vdxgk.misbehaviour import Misbehaviour
 from vdxgk.vnc.input import InputQueue
 from vdxgk.vnc.server import VncServer
@@ -56,10 +58,14 @@ class ServedAdapter:
         options: AdapterOptions,
         log: FilteringBoundLogger,
         on_end: Callable[[], object],
+        link: Link = Link(),  # noqa: B008 - frozen
+        lead: Self | None = None,
     ) -> None:
         """``on_end`` is called, on a thread of its own, when clients are served no more."""
         self._doors = doors
         self._on_end = on_end
+        self._link = link
+        self._lead = lead
         self._options = options
         self._log = log
         self._cleanup = contextlib.ExitStack()
@@ -72,7 +78,8 @@ class ServedAdapter:
     def __enter__(self) -> Self:
         """Open the doors; clients that connect wait."""
         with contextlib.ExitStack() as stack:
-            self.adapter = Adapter(self._options, self._log)
+            lead = self._lead.adapter if self._lead else None
+            self.adapter: Adapter = Adapter(self._options, self._log, self._link, lead)
             self._server = Server(
                 self.adapter.device, self._doors.socket, log=self._log, trace=self._doors.trace
             )
@@ -127,8 +134,12 @@ class ServedAdapter:
             self._on_end()
 
 
-def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready_fd: int) -> bool:
+def serve_until_told(
+    everywhere: Sequence[Doors], options: AdapterOptions, ready_fd: int, linked: bool = False
+) -> bool:
     """Serve an adapter at each of the doors until SIGTERM or SIGINT; whether all went well.
+
+    ``linked``: they are functions of one logical adapter, and the first leads.
 
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
     Raises pyvfio_user.ServerError, ControlError or AuditError if a socket or a file cannot be had.
@@ -141,14 +152,18 @@ def serve_until_told(everywhere: Sequence[Doors], options: AdapterOptions, ready
         stack.callback(os.close, wake)
         os.set_blocking(wake, False)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(wake))
-        served = []
+        served: list[ServedAdapter] = []
 
         def end() -> None:
             os.write(wake, b"\0")
 
-        for doors in everywhere:
+        chain = secrets.randbits(32)
+        for index, doors in enumerate(everywhere):
             named = log.bind(device=doors.socket) if len(everywhere) > 1 else log
-            served.append(stack.enter_context(ServedAdapter(doors, options, named, end)))
+            link = Link(index, len(everywhere), chain) if linked else Link()
+            lead = served[0] if linked and served else None
+            adapter = ServedAdapter(doors, options, named, end, link, lead)
+            served.append(stack.enter_context(adapter))
 
         def stop(number: int, frame: FrameType | None) -> None:
             for each in served:

@@ -39,11 +39,20 @@ struct vdxgk_pci_cap {
 	vdxgk_u32 magic;	/* VDXGK_MAGIC */
 	vdxgk_u8 bar;		/* which BAR holds registers and shared memory */
 	vdxgk_u8 dma_bits;	/* width of the addresses that the device emits */
-	vdxgk_u16 reserved;
+	vdxgk_u8 link_index;	/* which physical adapter of its chain; 0 leads */
+	vdxgk_u8 link_count;	/* functions of the chain; 1: not linked */
 	vdxgk_u32 registers_offset;	/* the register page, in that BAR */
 	vdxgk_u32 shared_offset;	/* the shared memory, in that BAR */
 	vdxgk_u32 shared_size;
+	vdxgk_u32 chain;	/* the same in all functions of a chain */
 };
+
+/*
+ * Linked functions are one logical adapter: one domain, one backend. The
+ * requests go through the channel of the one that leads; the others' channels
+ * take none of the memory family. Each has its own engine, faults and events.
+ */
+#define VDXGK_LINKS_MAX 4
 
 #define VDXGK_MAGIC 0x47584456 /* "VDXG" */
 #define VDXGK_VERSION 1
@@ -441,7 +450,8 @@ struct vdxgk_event {
 	vdxgk_u64 parameters[7]; /* FAULT: address, bytes asked for.
 				  * EXCLUSIVE_VIOLATION: the same; code bit 30: write.
 				  * REMAP_FAILURE: ADL, logical address, expected
-				  * GPA, found GPA (all-ones: none), found access.
+				  * GPA, found GPA (all-ones: none), found access,
+				  * index of the linked function.
 				  * BUGCHECK: P1..P4. */
 };
 

@@ -23,18 +23,51 @@ static NTSTATUS query(struct vdxgk_device *dev, DXGK_QUERYADAPTERINFOTYPE type,
 	return vdxgk_miniport.DxgkDdiQueryAdapterInfo(dev->miniport, &args);
 }
 
-static NTSTATUS query_caps(struct vdxgk_device *dev)
+/* Linked adapters see no more than the one that sees least, and can do what all
+ * of them can. */
+static NTSTATUS query_caps(struct vdxgk_device *lead, struct vdxgk_device *dev)
 {
 	DXGK_PHYSICAL_MEMORY_CAPS memory = {};
+	DXGK_IOMMU_CAPS iommu = {};
 	NTSTATUS status;
 
 	status = query(dev, DXGKQAITYPE_PHYSICAL_MEMORY_CAPS, &memory,
 		       sizeof(memory));
 	if (!NT_SUCCESS(status))
 		return status;
-	dev->highest_visible = memory.HighestVisibleAddress.QuadPart;
-	return query(dev, DXGKQAITYPE_IOMMU_CAPS, &dev->iommu_caps,
-		     sizeof(dev->iommu_caps));
+	status = query(dev, DXGKQAITYPE_IOMMU_CAPS, &iommu, sizeof(iommu));
+	if (!NT_SUCCESS(status))
+		return status;
+	lead->highest_visible =
+		min_t(u64, lead->highest_visible,
+		      memory.HighestVisibleAddress.QuadPart);
+	lead->iommu_caps.Value &= iommu.Value;
+	return status;
+}
+
+/* AddDevice of all of them comes before the first question. */
+static NTSTATUS add_and_ask(struct vdxgk_device *lead, const char **step)
+{
+	NTSTATUS status = STATUS_SUCCESS;
+	struct vdxgk_device *dev;
+	unsigned int i;
+
+	*step = "AddDevice";
+	vdxgk_for_each_link(dev, lead, i) {
+		status = vdxgk_miniport.DxgkDdiAddDevice(
+			(DEVICE_OBJECT *)dev->pdev, &dev->miniport);
+		if (!NT_SUCCESS(status))
+			return status;
+	}
+	*step = "QueryAdapterInfo";
+	lead->highest_visible = U64_MAX;
+	lead->iommu_caps.Value = ~0u;
+	vdxgk_for_each_link(dev, lead, i) {
+		status = query_caps(lead, dev);
+		if (!NT_SUCCESS(status))
+			return status;
+	}
+	return status;
 }
 
 /* What a refusal to start most likely means, for whoever reads the log. */
@@ -121,17 +154,20 @@ static NTSTATUS start_miniport(struct vdxgk_device *dev)
 	NTSTATUS status;
 
 	vdxgk_interface_fill(dev);
+	vdxgk_ddi_enter(dev); /* its registers are meant */
 	status = vdxgk_miniport.DxgkDdiStartDevice(
 		dev->miniport, NULL, &dev->interface, &sources, &children);
+	vdxgk_ddi_leave(dev);
 	dev->miniport_started = NT_SUCCESS(status);
 	return status;
 }
 
 /* Asked of drivers that support isolation only. */
-static NTSTATUS reserve_save_area(struct vdxgk_device *dev)
+static NTSTATUS reserve_save_area(struct vdxgk_device *lead,
+				  struct vdxgk_device *dev)
 {
 	DXGK_FRAMEBUFFERSAVEAREA area = {};
-	UINT index = 0;
+	UINT index = dev->cap.link_index;
 	DXGKARG_QUERYADAPTERINFO args = {
 		.Type = DXGKQAITYPE_FRAMEBUFFERSAVESIZE,
 		.pInputData = &index,
@@ -141,12 +177,12 @@ static NTSTATUS reserve_save_area(struct vdxgk_device *dev)
 	};
 	NTSTATUS status;
 
-	if (!dev->iommu_caps.Bits.IommuIsolationSupported)
+	if (!lead->iommu_caps.Bits.IommuIsolationSupported)
 		return STATUS_SUCCESS;
 	status = vdxgk_miniport.DxgkDdiQueryAdapterInfo(dev->miniport, &args);
 	if (!NT_SUCCESS(status))
 		return status;
-	return vdxgk_save_area_reserve(dev, index, area.MaximumSize);
+	return vdxgk_save_area_reserve(lead, index, area.MaximumSize);
 }
 
 /* 0 or an errno; the log names the NTSTATUS. Undo with vdxgk_adapter_stop(),
@@ -154,31 +190,28 @@ static NTSTATUS reserve_save_area(struct vdxgk_device *dev)
 int vdxgk_adapter_start(struct vdxgk_device *dev)
 {
 	struct device *device = &dev->pdev->dev;
-	const char *step = "AddDevice";
+	struct vdxgk_device *function;
+	const char *step;
 	NTSTATUS status;
+	unsigned int i;
 
 	dev->highest_ram = vdxgk_highest_ram();
 	mutex_lock(&dev->lock);
-	vdxgk_ddi_enter(dev);
-	status = vdxgk_miniport.DxgkDdiAddDevice((DEVICE_OBJECT *)dev->pdev,
-						 &dev->miniport);
-	if (NT_SUCCESS(status)) {
-		step = "QueryAdapterInfo";
-		status = query_caps(dev);
-	}
+	status = add_and_ask(dev, &step);
 	if (NT_SUCCESS(status)) {
 		step = "starting the adapter";
 		status = start_adapter(dev);
 	}
-	if (NT_SUCCESS(status)) {
-		step = "StartDevice";
-		status = start_miniport(dev);
+	vdxgk_for_each_link(function, dev, i) {
+		if (NT_SUCCESS(status)) {
+			step = "StartDevice";
+			status = start_miniport(function);
+		}
+		if (NT_SUCCESS(status)) {
+			step = "reserving the frame buffer's save area";
+			status = reserve_save_area(dev, function);
+		}
 	}
-	if (NT_SUCCESS(status)) {
-		step = "reserving the frame buffer's save area";
-		status = reserve_save_area(dev);
-	}
-	vdxgk_ddi_leave(dev);
 	mutex_unlock(&dev->lock);
 
 	if (!NT_SUCCESS(status)) {
@@ -217,15 +250,9 @@ static void stop_adapter(struct vdxgk_device *dev)
 	dev->adapter_started = false;
 }
 
-/*
- * However far the start came, and whatever the device still answers.
- * Afterwards no page of the guest is the backend's, and nothing is mapped.
- */
-void vdxgk_adapter_stop(struct vdxgk_device *dev)
+static void stop_miniport(struct vdxgk_device *dev)
 {
-	mutex_lock(&dev->lock);
 	vdxgk_ddi_enter(dev);
-	vdxgk_sabotage_mend(dev);
 	if (dev->miniport_started)
 		vdxgk_miniport.DxgkDdiStopDevice(dev->miniport);
 	dev->miniport_started = false;
@@ -233,6 +260,21 @@ void vdxgk_adapter_stop(struct vdxgk_device *dev)
 		vdxgk_miniport.DxgkDdiRemoveDevice(dev->miniport);
 	dev->miniport = NULL;
 	vdxgk_ddi_leave(dev);
+}
+
+/*
+ * However far the start came, and whatever the device still answers.
+ * Afterwards no page of the guest is the backend's, and nothing is mapped.
+ */
+void vdxgk_adapter_stop(struct vdxgk_device *dev)
+{
+	struct vdxgk_device *function;
+	unsigned int i;
+
+	mutex_lock(&dev->lock);
+	vdxgk_sabotage_mend(dev);
+	vdxgk_for_each_link(function, dev, i)
+		stop_miniport(function);
 
 	if (dev->adapter_started)
 		stop_adapter(dev);

@@ -6,6 +6,7 @@
  * belong to the adapter, not to the file.
  */
 #include <linux/fs.h>
+#include <linux/idr.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -13,6 +14,8 @@
 #include "vdxgk.h"
 
 #define WAIT_MAX_MS 60000
+
+static DEFINE_IDA(ids);
 
 static int vdxgk_open(struct inode *inode, struct file *file)
 {
@@ -30,7 +33,7 @@ static int vdxgk_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Called with dev->lock held. */
+/* Called with the adapter's lock held. */
 static void escape(struct vdxgk_device *dev, struct file *file, void *data,
 		   struct vdxgk_ioctl_escape *request)
 {
@@ -39,15 +42,15 @@ static void escape(struct vdxgk_device *dev, struct file *file, void *data,
 		.PrivateDriverDataSize = request->size,
 	};
 
-	vdxgk_view_reap(dev);
-	dev->callback_status = STATUS_SUCCESS;
-	dev->ddi_file = file;
+	vdxgk_view_reap(dev->lead);
+	dev->lead->callback_status = STATUS_SUCCESS;
+	dev->lead->ddi_file = file;
 	vdxgk_ddi_enter(dev);
 	request->status =
 		vdxgk_miniport.DxgkDdiEscape((HANDLE)dev->miniport, &args);
 	vdxgk_ddi_leave(dev);
-	dev->ddi_file = NULL;
-	request->callback_status = dev->callback_status;
+	dev->lead->ddi_file = NULL;
+	request->callback_status = dev->lead->callback_status;
 }
 
 static long ioctl_escape(struct vdxgk_device *dev, struct file *file,
@@ -70,15 +73,11 @@ static long ioctl_escape(struct vdxgk_device *dev, struct file *file,
 	ret = -EFAULT;
 	if (copy_from_user(data, user_data, request.size))
 		goto free;
-	ret = mutex_lock_killable(&dev->lock);
+	ret = vdxgk_link_lock(dev);
 	if (ret)
 		goto free;
-	ret = dev->gone ? -ENODEV : 0;
-	if (!ret)
-		escape(dev, file, data, &request);
-	mutex_unlock(&dev->lock);
-	if (ret)
-		goto free;
+	escape(dev, file, data, &request);
+	vdxgk_link_unlock(dev);
 	if (copy_to_user(user_data, data, request.size) ||
 	    copy_to_user(user, &request, sizeof(request)))
 		ret = -EFAULT;
@@ -160,8 +159,10 @@ static u32 list_length(const struct list_head *list)
 	return length;
 }
 
-static long ioctl_status(struct vdxgk_device *dev, void __user *user)
+/* Of the adapter, but for what each function has of its own. */
+static long ioctl_status(struct vdxgk_device *function, void __user *user)
 {
+	struct vdxgk_device *dev = function->lead;
 	struct vdxgk_memory *memory = &dev->memory;
 	struct vdxgk_ioctl_status status = {
 		.adapter = dev->start.adapter,
@@ -171,9 +172,10 @@ static long ioctl_status(struct vdxgk_device *dev, void __user *user)
 		.logical_end = dev->start.logical_end,
 		.donated = memory->donated << PAGE_SHIFT,
 		.free = (memory->donated - memory->used) << PAGE_SHIFT,
-		.faults = vdxgk_register_read(dev, VDXGK_REG_FAULT_COUNT),
-		.events = READ_ONCE(dev->events.total),
-		.engine_interrupts = atomic64_read(&dev->engine_interrupts),
+		.faults = vdxgk_register_read(function, VDXGK_REG_FAULT_COUNT),
+		.events = READ_ONCE(function->events.total),
+		.engine_interrupts =
+			atomic64_read(&function->engine_interrupts),
 		.channel_interrupts = READ_ONCE(dev->channel.interrupts),
 		.requests = READ_ONCE(dev->channel.requests),
 		.doorbells = READ_ONCE(dev->channel.doorbells),
@@ -181,7 +183,7 @@ static long ioctl_status(struct vdxgk_device *dev, void __user *user)
 		.iommu = dev->domain.domain ? VDXGK_IOMMU_TRANSLATED :
 					      VDXGK_IOMMU_NONE,
 		.iommu_caps = dev->iommu_caps.Value,
-		.dma_bits = dev->cap.dma_bits,
+		.dma_bits = function->cap.dma_bits,
 		.objects = list_length(&dev->objects),
 		.adls = list_length(&dev->adls),
 		.views = list_length(&dev->views),
@@ -259,9 +261,11 @@ static long ioctl_exclusive(struct vdxgk_device *dev, void __user *user)
 	return copy_to_user(user, &request, sizeof(request)) ? -EFAULT : 0;
 }
 
-static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
+static long locked_ioctl(struct vdxgk_device *function, unsigned int command,
 			 void __user *user)
 {
+	struct vdxgk_device *dev = function->lead;
+
 	vdxgk_view_reap(dev);
 	switch (command) {
 	case VDXGK_IOCTL_OBJECT_RUNS:
@@ -271,9 +275,9 @@ static long locked_ioctl(struct vdxgk_device *dev, unsigned int command,
 	case VDXGK_IOCTL_SABOTAGE:
 		return ioctl_sabotage(dev, user);
 	case VDXGK_IOCTL_STATUS:
-		return ioctl_status(dev, user);
+		return ioctl_status(function, user);
 	case VDXGK_IOCTL_EVENTS:
-		return ioctl_events(dev, user);
+		return ioctl_events(function, user);
 	case VDXGK_IOCTL_VIEW:
 		return ioctl_view(dev, user);
 	case VDXGK_IOCTL_FRAMES:
@@ -296,11 +300,11 @@ static long vdxgk_ioctl(struct file *file, unsigned int command,
 		return ioctl_escape(dev, file, user);
 	if (command == VDXGK_IOCTL_ENGINE_WAIT)
 		return ioctl_engine_wait(dev, user);
-	ret = mutex_lock_killable(&dev->lock);
+	ret = vdxgk_link_lock(dev);
 	if (ret)
 		return ret;
-	ret = dev->gone ? -ENODEV : locked_ioctl(dev, command, user);
-	mutex_unlock(&dev->lock);
+	ret = locked_ioctl(dev, command, user);
+	vdxgk_link_unlock(dev);
 	return ret;
 }
 
@@ -314,16 +318,30 @@ static const struct file_operations vdxgk_file_operations = {
 
 int vdxgk_chardev_add(struct vdxgk_device *dev)
 {
+	int ret = ida_alloc(&ids, GFP_KERNEL);
+
+	if (ret < 0)
+		return ret;
+	dev->id = ret;
 	snprintf(dev->name, sizeof(dev->name), "vdxgk%d", dev->id);
 	dev->misc.minor = MISC_DYNAMIC_MINOR;
 	dev->misc.name = dev->name;
 	dev->misc.mode = 0600;
 	dev->misc.parent = &dev->pdev->dev;
 	dev->misc.fops = &vdxgk_file_operations;
-	return misc_register(&dev->misc);
+	ret = misc_register(&dev->misc);
+	if (ret) {
+		ida_free(&ids, dev->id);
+		dev->id = -1;
+	}
+	return ret;
 }
 
 void vdxgk_chardev_remove(struct vdxgk_device *dev)
 {
+	if (dev->id < 0)
+		return;
 	misc_deregister(&dev->misc);
+	ida_free(&ids, dev->id);
+	dev->id = -1;
 }

@@ -18,15 +18,31 @@ static struct iommu_domain *new_domain(struct vdxgk_device *dev)
 	return domain;
 }
 
+static void detach(struct vdxgk_device *dev, struct iommu_domain *domain,
+		   unsigned int links)
+{
+	while (links--)
+		iommu_detach_device(domain, &dev->links[links]->pdev->dev);
+}
+
+/* Before all functions, or before none. */
 static int attach(struct vdxgk_device *dev, struct iommu_domain *domain)
 {
-	int ret = iommu_attach_device(domain, &dev->pdev->dev);
+	struct vdxgk_device *function;
+	unsigned int i;
+	int ret;
 
-	if (ret)
-		dev_err(&dev->pdev->dev,
+	vdxgk_for_each_link(function, dev, i) {
+		ret = iommu_attach_device(domain, &function->pdev->dev);
+		if (!ret)
+			continue;
+		dev_err(&function->pdev->dev,
 			"can't attach an IOMMU domain: %pe (is the device alone in its IOMMU group?)\n",
 			ERR_PTR(ret));
-	return ret;
+		detach(dev, domain, i);
+		return ret;
+	}
+	return 0;
 }
 
 /* Without an IOMMU before the device there is nothing to do. */
@@ -67,7 +83,7 @@ int vdxgk_domain_switch(struct vdxgk_device *dev)
 	d->domain = new;
 	ret = vdxgk_adl_map_all(dev);
 	if (!ret) {
-		iommu_detach_device(old, &dev->pdev->dev);
+		detach(dev, old, dev->cap.link_count);
 		ret = attach(dev, new);
 		if (ret && attach(dev, old))
 			dev_err(&dev->pdev->dev, "no domain is attached\n");
@@ -84,7 +100,7 @@ void vdxgk_domain_detach(struct vdxgk_device *dev)
 
 	if (!d->domain)
 		return;
-	iommu_detach_device(d->domain, &dev->pdev->dev);
+	detach(dev, d->domain, dev->cap.link_count);
 	iommu_domain_free(d->domain);
 	d->domain = NULL;
 }
@@ -93,8 +109,8 @@ void vdxgk_domain_detach(struct vdxgk_device *dev)
  * Logical addresses that the platform keeps for itself, as whole pages.
  * Returns how many ranges; -E2BIG beyond `room`.
  */
-int vdxgk_domain_reserved(struct vdxgk_device *dev, struct vdxgk_range *ranges,
-			  u32 room)
+static int reserved_of(struct vdxgk_device *dev, struct vdxgk_range *ranges,
+		       u32 room)
 {
 	struct iommu_resv_region *region, *next;
 	struct iommu_group *group;
@@ -102,8 +118,6 @@ int vdxgk_domain_reserved(struct vdxgk_device *dev, struct vdxgk_range *ranges,
 	u32 count = 0;
 	int ret;
 
-	if (!dev->domain.domain)
-		return 0;
 	group = iommu_group_get(&dev->pdev->dev);
 	if (!group)
 		return -ENODEV;
@@ -127,6 +141,25 @@ int vdxgk_domain_reserved(struct vdxgk_device *dev, struct vdxgk_range *ranges,
 		kfree(region);
 	}
 	return ret ? ret : count;
+}
+
+int vdxgk_domain_reserved(struct vdxgk_device *dev, struct vdxgk_range *ranges,
+			  u32 room)
+{
+	struct vdxgk_device *function;
+	unsigned int i;
+	u32 count = 0;
+
+	if (!dev->domain.domain)
+		return 0;
+	vdxgk_for_each_link(function, dev, i) {
+		int ret = reserved_of(function, ranges + count, room - count);
+
+		if (ret < 0)
+			return ret;
+		count += ret;
+	}
+	return count;
 }
 
 int vdxgk_domain_map(struct vdxgk_device *dev, u64 logical, u64 physical,

@@ -59,18 +59,24 @@ void vdxgk_exclusive(struct vdxgk_device *dev,
 {
 	DXGKARG_BEGINEXCLUSIVEACCESS begin_args = {};
 	DXGKARG_ENDEXCLUSIVEACCESS end_args = {};
-	NTSTATUS status;
+	NTSTATUS status = STATUS_SUCCESS;
+	struct vdxgk_device *function;
+	unsigned int begun;
 
 	request->violations = 0;
 	request->switched = 0;
 	vdxgk_ddi_enter(dev);
-	status = vdxgk_miniport.DxgkDdiBeginExclusiveAccess(dev->miniport,
-							    &begin_args);
-	if (NT_SUCCESS(status)) {
-		status = switch_domain(dev, request);
-		vdxgk_miniport.DxgkDdiEndExclusiveAccess(dev->miniport,
-							 &end_args);
+	vdxgk_for_each_link(function, dev, begun) {
+		status = vdxgk_miniport.DxgkDdiBeginExclusiveAccess(
+			function->miniport, &begin_args);
+		if (!NT_SUCCESS(status))
+			break;
 	}
+	if (NT_SUCCESS(status))
+		status = switch_domain(dev, request);
+	while (begun--)
+		vdxgk_miniport.DxgkDdiEndExclusiveAccess(
+			dev->links[begun]->miniport, &end_args);
 	vdxgk_ddi_leave(dev);
 	request->mode = dev->start.mode;
 	request->status = status;

@@ -13,10 +13,10 @@
 static LIST_HEAD(callers); /* devices that are within a DDI call */
 static DEFINE_SPINLOCK(callers_lock);
 
-/* Called with dev->lock held. */
+/* Called with the adapter's lock held. */
 void vdxgk_ddi_enter(struct vdxgk_device *dev)
 {
-	lockdep_assert_held(&dev->lock);
+	lockdep_assert_held(&dev->lead->lock);
 	spin_lock(&callers_lock);
 	dev->ddi_caller = current;
 	list_add(&dev->ddi_link, &callers);
@@ -44,6 +44,14 @@ struct vdxgk_device *vdxgk_ddi_device(void)
 	return found;
 }
 
+/* The one that leads it: whose memory is meant. */
+struct vdxgk_device *vdxgk_ddi_lead(void)
+{
+	struct vdxgk_device *dev = vdxgk_ddi_device();
+
+	return dev ? dev->lead : NULL;
+}
+
 /* A callback that returns nothing: Windows would stop where this fails. */
 static void note(struct vdxgk_device *dev, const char *name, NTSTATUS status)
 {
@@ -58,7 +66,7 @@ static void note(struct vdxgk_device *dev, const char *name, NTSTATUS status)
 static NTSTATUS
 cb_create_object(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	return dev ? vdxgk_object_create(dev, args) :
 		     STATUS_INVALID_DEVICE_STATE;
@@ -67,7 +75,7 @@ cb_create_object(DXGKARGCB_CREATE_PHYSICAL_MEMORY_OBJECT *args)
 static void
 cb_destroy_object(const DXGKARGCB_DESTROY_PHYSICAL_MEMORY_OBJECT *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	if (dev)
 		note(dev, "DestroyPhysicalMemoryObject",
@@ -76,14 +84,14 @@ cb_destroy_object(const DXGKARGCB_DESTROY_PHYSICAL_MEMORY_OBJECT *args)
 
 static NTSTATUS cb_map(DXGKARGCB_MAP_PHYSICAL_MEMORY *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	return dev ? vdxgk_view_map(dev, args) : STATUS_INVALID_DEVICE_STATE;
 }
 
 static void cb_unmap(const DXGKARGCB_UNMAP_PHYSICAL_MEMORY *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	if (dev)
 		note(dev, "UnmapPhysicalMemory", vdxgk_view_unmap(dev, args));
@@ -91,7 +99,7 @@ static void cb_unmap(const DXGKARGCB_UNMAP_PHYSICAL_MEMORY *args)
 
 static NTSTATUS cb_allocate_adl(DXGKARGCB_ALLOCATE_ADL *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	return dev ? vdxgk_adl_allocate(dev, args) :
 		     STATUS_INVALID_DEVICE_STATE;
@@ -99,7 +107,7 @@ static NTSTATUS cb_allocate_adl(DXGKARGCB_ALLOCATE_ADL *args)
 
 static void cb_free_adl(const DXGKARGCB_FREE_ADL *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	if (dev)
 		note(dev, "FreeAdl", vdxgk_adl_free(dev, args));
@@ -107,7 +115,7 @@ static void cb_free_adl(const DXGKARGCB_FREE_ADL *args)
 
 static NTSTATUS cb_open_object(DXGKARGCB_OPEN_PHYSICAL_MEMORY_OBJECT *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	return dev ? vdxgk_object_open(dev, args) :
 		     STATUS_INVALID_DEVICE_STATE;
@@ -115,7 +123,7 @@ static NTSTATUS cb_open_object(DXGKARGCB_OPEN_PHYSICAL_MEMORY_OBJECT *args)
 
 static void cb_close_object(const DXGKARGCB_CLOSE_PHYSICAL_MEMORY_OBJECT *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	if (dev)
 		note(dev, "ClosePhysicalMemoryObject",
@@ -126,7 +134,7 @@ static void cb_close_object(const DXGKARGCB_CLOSE_PHYSICAL_MEMORY_OBJECT *args)
 static NTSTATUS cb_pin_frame_buffer(HANDLE adapter,
 				    DXGKARGCB_PINFRAMEBUFFERFORSAVE2 *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	return dev ? vdxgk_save_area_pin(dev, (uintptr_t)adapter, args) :
 		     STATUS_INVALID_DEVICE_STATE;
@@ -136,7 +144,7 @@ static NTSTATUS
 cb_unpin_frame_buffer(HANDLE adapter,
 		      const DXGKARGCB_UNPINFRAMEBUFFERFORSAVE *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	return dev ? vdxgk_save_area_unpin(dev, (uintptr_t)adapter,
 					   args->PhysicalAdapterIndex) :
@@ -218,7 +226,7 @@ void vdxgk_interface_fill(struct vdxgk_device *dev)
 	dev->interface = (DXGKRNL_INTERFACE){
 		.Size = v->size,
 		.Version = v->version,
-		.DeviceHandle = (HANDLE)(uintptr_t)dev->start.adapter,
+		.DeviceHandle = (HANDLE)(uintptr_t)dev->lead->start.adapter,
 		.DxgkCbMapMemory = cb_map_memory,
 		.DxgkCbUnmapMemory = cb_unmap_memory,
 		.DxgkCbCreatePhysicalMemoryObject = cb_create_object,

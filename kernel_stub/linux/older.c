@@ -7,7 +7,7 @@
 
 static NTSTATUS called(HANDLE adapter, u32 callback)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 	struct vdxgk_older_args args = {
 		.adapter = (uintptr_t)adapter,
 		.callback = callback,
@@ -37,7 +37,7 @@ OLDER(map_mdl, MAP_MDL_TO_IOMMU)
 /* Has no way to say that it fails. */
 static void cb_unmap_mdl(HANDLE adapter, void *args)
 {
-	struct vdxgk_device *dev = vdxgk_ddi_device();
+	struct vdxgk_device *dev = vdxgk_ddi_lead();
 
 	if (dev)
 		dev->callback_status =

@@ -2,7 +2,6 @@
 /*
  * The PCI driver: finds the channel, sets it up, starts the adapter.
  */
-#include <linux/idr.h>
 #include <linux/io.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -14,7 +13,6 @@ module_param(mode, charp, 0444);
 MODULE_PARM_DESC(mode, "how memory is addressed: auto, physical or logical");
 
 static u32 wanted_mode; /* VDXGK_MODE_*, from `mode` */
-static DEFINE_IDA(ids);
 
 static int parse_mode(void)
 {
@@ -79,7 +77,9 @@ static int check_capability(struct vdxgk_device *dev)
 
 	if (cap->version != VDXGK_PCI_CAP_VERSION ||
 	    cap->bar >= PCI_STD_NUM_BARS ||
-	    !(pci_resource_flags(pdev, cap->bar) & IORESOURCE_MEM))
+	    !(pci_resource_flags(pdev, cap->bar) & IORESOURCE_MEM) ||
+	    !cap->link_count || cap->link_count > VDXGK_LINKS_MAX ||
+	    cap->link_index >= cap->link_count)
 		goto bad;
 	length = pci_resource_len(pdev, cap->bar);
 	if (!PAGE_ALIGNED(cap->registers_offset | cap->shared_offset) ||
@@ -191,10 +191,10 @@ static void reclaim_surplus(struct work_struct *work)
 	struct vdxgk_device *dev =
 		container_of(work, struct vdxgk_device, surplus);
 
-	mutex_lock(&dev->lock);
-	if (!dev->gone)
-		vdxgk_memory_reclaim(dev, false);
-	mutex_unlock(&dev->lock);
+	if (vdxgk_link_lock(dev))
+		return;
+	vdxgk_memory_reclaim(dev->lead, false);
+	vdxgk_link_unlock(dev);
 }
 
 static void reap_views(struct work_struct *work)
@@ -202,10 +202,10 @@ static void reap_views(struct work_struct *work)
 	struct vdxgk_device *dev =
 		container_of(work, struct vdxgk_device, closed);
 
-	mutex_lock(&dev->lock);
-	if (!dev->gone)
-		vdxgk_view_reap(dev);
-	mutex_unlock(&dev->lock);
+	if (vdxgk_link_lock(dev))
+		return;
+	vdxgk_view_reap(dev->lead);
+	vdxgk_link_unlock(dev);
 }
 
 static struct vdxgk_device *new_device(struct pci_dev *pdev)
@@ -216,6 +216,9 @@ static struct vdxgk_device *new_device(struct pci_dev *pdev)
 		return NULL;
 	kref_init(&dev->ref);
 	dev->pdev = pci_dev_get(pdev);
+	dev->id = -1;
+	dev->gone = true;
+	INIT_LIST_HEAD(&dev->waiting);
 	mutex_init(&dev->lock);
 	mutex_init(&dev->events.lock);
 	init_waitqueue_head(&dev->engine_wait);
@@ -232,25 +235,11 @@ static struct vdxgk_device *new_device(struct pci_dev *pdev)
 /* The other way round than start(), and however far that came. */
 static void stop(struct vdxgk_device *dev)
 {
-	struct pci_dev *pdev = dev->pdev;
-
-	mutex_lock(&dev->lock);
-	WRITE_ONCE(dev->gone, true);
-	mutex_unlock(&dev->lock);
-	wake_up_all(&dev->engine_wait);
-
-	vdxgk_adapter_stop(dev);
+	vdxgk_link_leave(dev);
 	vdxgk_channel_kill(dev);
 	free_interrupts(dev);
-	cancel_work_sync(&dev->surplus);
-	spin_lock(&dev->closed_lock);
-	dev->closed_ignored = true;
-	spin_unlock(&dev->closed_lock);
-	cancel_work_sync(&dev->closed);
-	pci_clear_master(pdev);
-	vdxgk_domain_detach(dev);
-	/* From here on the device can't reach memory, whatever it thinks. */
-	vdxgk_memory_free_all(dev);
+	cancel_work_sync(&dev->surplus); /* an event may have come late */
+	pci_clear_master(dev->pdev);
 }
 
 static int start(struct vdxgk_device *dev)
@@ -267,10 +256,7 @@ static int start(struct vdxgk_device *dev)
 		return ret;
 	}
 	vdxgk_events_start(dev);
-	ret = vdxgk_domain_attach(dev);
-	if (ret)
-		return ret;
-	return vdxgk_adapter_start(dev);
+	return vdxgk_link_join(dev);
 }
 
 static int vdxgk_probe(struct pci_dev *pdev, const struct pci_device_id *id)
@@ -302,19 +288,9 @@ static int vdxgk_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ret = start(dev);
 	if (ret)
 		goto stop;
-	dev->id = ida_alloc(&ids, GFP_KERNEL);
-	if (dev->id < 0) {
-		ret = dev->id;
-		goto stop;
-	}
-	ret = vdxgk_chardev_add(dev);
-	if (ret)
-		goto free_id;
 	pci_set_drvdata(pdev, dev);
 	return 0;
 
-free_id:
-	ida_free(&ids, dev->id);
 stop:
 	stop(dev);
 unmap:
@@ -331,8 +307,6 @@ static void vdxgk_remove(struct pci_dev *pdev)
 {
 	struct vdxgk_device *dev = pci_get_drvdata(pdev);
 
-	vdxgk_chardev_remove(dev);
-	ida_free(&ids, dev->id);
 	stop(dev);
 	unmap_bar(dev);
 	pci_release_region(pdev, dev->cap.bar);
@@ -370,7 +344,6 @@ module_init(vdxgk_init);
 static void __exit vdxgk_exit(void)
 {
 	pci_unregister_driver(&vdxgk_driver);
-	ida_destroy(&ids);
 }
 module_exit(vdxgk_exit);
 

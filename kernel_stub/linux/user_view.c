@@ -115,7 +115,7 @@ int vdxgk_view_mmap(struct file *file, struct vm_area_struct *vma)
 
 	if (vdxgk_ddi_device() != dev)
 		return -EPERM;
-	view = dev->view_to_map; /* this thread holds dev->lock */
+	view = dev->lead->view_to_map; /* this thread holds its lock */
 	if (!view || vma->vm_pgoff != view->first_page ||
 	    vma->vm_end - vma->vm_start != view->size ||
 	    !vdxgk_attributes_apply(view->object->cache_type,

@@ -6,6 +6,7 @@
  *
  * Locking: `lock` is held around every call of the miniport's DDI, hence in
  * every callback, and protects all that isn't said to have a lock of its own.
+ * Of linked functions, first one's own, then that of the one that leads.
  */
 #ifndef VDXGK_H
 #define VDXGK_H
@@ -242,7 +243,7 @@ struct vdxgk_save_area {
 	struct vdxgk_adl *pinned;
 };
 
-#define VDXGK_SAVE_AREAS 1
+#define VDXGK_SAVE_AREAS VDXGK_LINKS_MAX
 
 struct vdxgk_view {
 	struct list_head link;
@@ -349,11 +350,19 @@ void vdxgk_exclusive(struct vdxgk_device *dev,
 void vdxgk_ddi_enter(struct vdxgk_device *dev);
 void vdxgk_ddi_leave(struct vdxgk_device *dev);
 struct vdxgk_device *vdxgk_ddi_device(void);
+struct vdxgk_device *vdxgk_ddi_lead(void);
 
 /* ---- chardev.c ----------------------------------------------------------- */
 
 int vdxgk_chardev_add(struct vdxgk_device *dev);
 void vdxgk_chardev_remove(struct vdxgk_device *dev);
+
+/* ---- link.c -------------------------------------------------------------- */
+
+int vdxgk_link_join(struct vdxgk_device *dev);
+void vdxgk_link_leave(struct vdxgk_device *dev);
+int vdxgk_link_lock(struct vdxgk_device *dev);
+void vdxgk_link_unlock(struct vdxgk_device *dev);
 
 /* ---- pci.c --------------------------------------------------------------- */
 
@@ -361,7 +370,13 @@ struct vdxgk_device {
 	struct kref ref;
 	struct pci_dev *pdev;
 	struct mutex lock;
-	bool gone; /* unbound: files may outlive the device */
+	bool gone; /* no adapter: files may outlive it */
+	/* Linked functions are one logical adapter. The one that leads has its
+	 * channel, memory, domain, objects and lock; each has a miniport context,
+	 * an engine, events and a file. A function alone leads itself. */
+	struct vdxgk_device *lead; /* valid unless it's gone */
+	struct vdxgk_device *links[VDXGK_LINKS_MAX]; /* of the one that leads */
+	struct list_head waiting; /* for the others of its chain */
 	struct task_struct *ddi_caller; /* within a DDI call ... */
 	struct list_head ddi_link; /* ... and so in the list of callers */
 	struct file *ddi_file; /* by which it came; NULL: by none */
@@ -410,6 +425,12 @@ struct vdxgk_device {
 };
 
 void vdxgk_device_put(struct vdxgk_device *dev);
+
+/* The functions of the logical adapter that `dev` leads. */
+#define vdxgk_for_each_link(function, dev, i)       \
+	for ((i) = 0; (i) < (dev)->cap.link_count && \
+		      ((function) = (dev)->links[i]); \
+	     (i)++)
 
 static inline u32 vdxgk_register_read(struct vdxgk_device *dev, u32 offset)
 {

@@ -86,7 +86,7 @@ miniport_query_adapter_info(HANDLE context,
 		    query->InputDataSize < sizeof(index))
 			return STATUS_BUFFER_TOO_SMALL;
 		__builtin_memcpy(&index, query->pInputData, sizeof(index));
-		if (!mp->started || index)
+		if (!mp->started || index != mp->cap.link_index)
 			return STATUS_INVALID_PARAMETER;
 		area.MaximumSize = miniport_framebuffer_size(&mp->engine);
 		__builtin_memcpy(query->pOutputData, &area, sizeof(area));

@@ -74,7 +74,7 @@ struct miniport {
 	ULONG object_hint;
 	ULONG adl_hint;
 	ULONG view_hint;
-	BOOLEAN pinned; /* the save area */
+	ULONG pinned; /* save areas: a bit for each physical adapter */
 	struct miniport_object objects[MINIPORT_OBJECTS];
 	struct miniport_adl adls[MINIPORT_ADLS];
 	struct miniport_view views[MINIPORT_VIEWS];

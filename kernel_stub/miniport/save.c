@@ -32,7 +32,7 @@ NTSTATUS miniport_pin(struct miniport *mp, ULONG flags,
 	if (!NT_SUCCESS(status))
 		return status;
 
-	mp->pinned = 1;
+	mp->pinned |= 1u << request->args.PhysicalAdapterIndex;
 	adl = request->args.pAdl;
 	request->page_count = adl->PageCount;
 	request->contiguous = adl->Flags.Bits.Contiguous;
@@ -54,16 +54,20 @@ NTSTATUS miniport_unpin(struct miniport *mp, ULONG flags,
 	status = mp->dxgkrnl.DxgkCbUnpinFrameBufferForSave(
 		adapter_of(mp, flags, request->adapter), &request->args);
 	if (NT_SUCCESS(status))
-		mp->pinned = 0;
+		mp->pinned &= ~(1u << request->args.PhysicalAdapterIndex);
 	return status;
 }
 
 void miniport_release_save_area(struct miniport *mp)
 {
-	const struct vdxgk_escape_unpin own = { 0 };
+	struct vdxgk_escape_unpin own = { 0 };
+	UINT i;
 
-	if (mp->pinned)
-		miniport_unpin(mp, VDXGK_ESCAPE_OWN_ADAPTER, &own);
+	for (i = 0; i < VDXGK_LINKS_MAX; i++) {
+		own.args.PhysicalAdapterIndex = i;
+		if (mp->pinned & 1u << i)
+			miniport_unpin(mp, VDXGK_ESCAPE_OWN_ADAPTER, &own);
+	}
 }
 
 NTSTATUS miniport_older(struct miniport *mp, ULONG flags,

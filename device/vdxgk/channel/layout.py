@@ -8,11 +8,12 @@ offset and constant with what stands here.  A structure ``Request`` is
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
+from ctypes import c_uint8, c_uint32, c_uint64
 from typing import ClassVar
 
 PCI_CAP_ID = 0x09
 PCI_CAP_VERSION = 1
+LINKS_MAX = 4
 MAGIC = 0x47584456
 VERSION = 1
 
@@ -136,10 +137,12 @@ class PciCap(ctypes.LittleEndianStructure):
         ("magic", c_uint32),
         ("bar", c_uint8),
         ("dma_bits", c_uint8),
-        ("reserved", c_uint16),
+        ("link_index", c_uint8),
+        ("link_count", c_uint8),
         ("registers_offset", c_uint32),
         ("shared_offset", c_uint32),
         ("shared_size", c_uint32),
+        ("chain", c_uint32),
     ]
 
 

@@ -81,7 +81,8 @@ class RequestService:
 
     ``mutate`` sees every successful create's handles before the guest does:
     the hook of fault injection.  ``violations`` counts the accesses within
-    exclusive access, ``starves`` tells for which op there is no memory.
+    exclusive access, ``starves`` tells for which op there is no memory,
+    ``takes`` whether this channel takes requests: of linked functions one does.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class RequestService:
         mutate: Callable[[int], int] = lambda handle: handle,
         violations: Callable[[], int] = lambda: 0,
         starves: Callable[[int], bool] = lambda op: False,
+        takes: Callable[[], bool] = lambda: True,
     ) -> None:
         self._backend = backend
         self._bulk = bulk
         self._mutate = mutate
         self._violations = violations
         self._starves = starves
+        self._takes = takes
         self._log = log
         self._ops: dict[int, Callable[[bytes, BulkSlice], Answer]] = {
             layout.OP_START_ADAPTER: self._start_adapter,
@@ -131,7 +134,7 @@ class RequestService:
         result, count = b"", 0
         try:
             handler = self._ops.get(request.op)
-            if handler is None or request.flags:
+            if handler is None or request.flags or not self._takes():
                 raise Refused(
                     NtStatus.INVALID_DEVICE_REQUEST, f"op {request.op}, flags {request.flags:#x}"
                 )

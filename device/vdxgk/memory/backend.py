@@ -63,7 +63,8 @@ class Backend:
         quotas: Quotas | None = None,
         seed: int = 0,
     ) -> None:
-        self.table = table
+        self.tables = [table]
+        """One for each linked function, the leading one's first."""
         self.ram = ram
         self.reporter = reporter
         self.dma_bits = dma_bits
@@ -71,6 +72,14 @@ class Backend:
         self.seed = seed
         self.lock = threading.RLock()
         self._forget()
+
+    def link(self, table: remapping.Translations, dma_bits: int) -> None:
+        """One more function reaches the adapter's memory.
+
+        [D] Linked adapters report the lowest of their highest visible addresses.
+        """
+        self.tables.append(table)
+        self.dma_bits = min(self.dma_bits, dma_bits)
 
     def _forget(self) -> None:
         self.pool = GuestMemoryPool(self.quotas.donated_bytes, self.seed)
@@ -88,7 +97,7 @@ class Backend:
         self.last_destroyed: int | None = None
         """The handle of the object destroyed last: stale, for tests of staleness."""
         self._lists = Lists(
-            self.openings, self.table, self.ram, self.reporter, self._back, self.quotas.lists
+            self.openings, self.tables, self.ram, self.reporter, self._back, self.quotas.lists
         )
         self.exclusive = ExclusiveAccess(
             self.adapters, self._lists, self.reporter, self._address, self._bugcheck
@@ -116,6 +125,7 @@ class Backend:
     def start_adapter(self, request: StartRequest) -> LogicalAdapter:
         """Decide whether and how an adapter starts: see ``starting.start``."""
         adapter = starting.start(request, self.ram, self.dma_bits)
+        adapter.functions = len(self.tables)
         adapter.handle = self.adapters.insert(adapter)
         self._requests[adapter.handle] = request
         return adapter

@@ -8,7 +8,8 @@ Rules are tagged with their basis: [D] documented, [I] inferred by us.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from vdxgk.memory import remapping
 from vdxgk.memory.ddi import AllocateAdlFlags, PhysicalMemoryType
@@ -37,14 +38,14 @@ class Lists:
     def __init__(
         self,
         openings: HandleTable[AdapterObject],
-        table: remapping.Translations,
+        tables: Sequence[remapping.Translations],
         ram: GuestRam,
         reporter: Reporter,
         back: Callable[[PhysicalMemoryObject], None],
         limit: int,
     ) -> None:
         self._openings = openings
-        self._table = table
+        self._tables = tables
         self._ram = ram
         self._reporter = reporter
         self._back = back
@@ -142,9 +143,19 @@ class Lists:
 
     def check_mapped(self, adl: AddressDescriptorList) -> remapping.RemapFailure | None:
         """The first page that is not mapped as chosen; None if all are."""
-        return remapping.check_mapped(
-            adl.mappings, self._table, self._ram, io_space=not adl.opening.target.is_ram
+        io_space = not adl.opening.target.is_ram
+        return self._first(
+            remapping.check_mapped(adl.mappings, table, self._ram, io_space=io_space)
+            for table in self._tables
         )
+
+    @staticmethod
+    def _first(checks: Iterable[remapping.RemapFailure | None]) -> remapping.RemapFailure | None:
+        """What the first linked function has that fails, with its number."""
+        for function, failure in enumerate(checks):
+            if failure is not None:
+                return replace(failure, function=function)
+        return None
 
     def free(self, adapter_object: int, handle: int) -> AddressDescriptorList:
         """The list, committed or not, is dead; the guest unmaps it."""
@@ -165,7 +176,9 @@ class Lists:
         if adl.state is not ListState.UNMAPPING:
             raise Refused(NtStatus.INVALID_DEVICE_REQUEST, f"list {handle:#x} is {adl.state.value}")
         if adl.opening.adapter.translated:
-            failure = remapping.check_unmapped(adl.mappings, self._table, self._ram)
+            failure = self._first(
+                remapping.check_unmapped(adl.mappings, table, self._ram) for table in self._tables
+            )
             if failure is not None:
                 raise self._reported(handle, failure)
         space = adl.opening.adapter.space

@@ -63,6 +63,8 @@ class RemapFailure:
     found: int | None
     access: int
     reason: str
+    function: int = 0
+    """Which of the linked functions sees it."""
 
 
 def check_mapped(

@@ -24,8 +24,11 @@ LIMIT = 20.0
 class RawGuest:
     """Drives rings and doorbells by hand."""
 
-    def __init__(self, path: str, ram: int = RAM) -> None:
-        self.ram = SharedMemory(ram, "ram")
+    def __init__(self, path: str, ram: int = RAM, memory: SharedMemory | None = None) -> None:
+        """``memory``: that of the client of another function, instead of ``ram`` bytes."""
+        self.ram = memory or SharedMemory(ram, "ram")
+        ram = self.ram.size
+        self._borrowed = memory is not None
         self.client = Client(path)
         self.client.negotiate()
         self.client.dma_map(0, ram, descriptor=self.ram.fd)
@@ -48,7 +51,8 @@ class RawGuest:
     def close(self) -> None:
         """Hang up, and let go of the memory."""
         self.client.close()
-        self.ram.close()
+        if not self._borrowed:
+            self.ram.close()
         for descriptor in self.eventfds:
             os.close(descriptor)
 
