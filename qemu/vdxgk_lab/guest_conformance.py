@@ -30,6 +30,7 @@ dxgkctl script - <dxgkctl.in >>dxgkctl.out 2>&1 &
 sleep 2147483647 >dxgkctl.in 2>/dev/null </dev/null &
 """
 """One dxgkctl for all calls: a view for user mode lives as long as its process."""
+END = "killall dxgkctl sleep; rm -f /tmp/dxgkctl.in /tmp/dxgkctl.out"
 ASK = """
 cd /tmp && cat >dxgkctl.in
 until [ "$(wc -l <dxgkctl.out)" -ge "$2" ]; do sleep 0.05; done
@@ -42,7 +43,7 @@ MAY_STOP_WINDOWS = frozenset({"ClosePhysicalMemoryObject", "DestroyPhysicalMemor
 class GuestImplementation:
     """Calls become lines of a script, for which dxgkctl answers a JSON object each."""
 
-    features: frozenset[str] = frozenset()
+    features: frozenset[str]
     """A guest has one adapter, and its miniport frees only lists that it holds."""
 
     def __init__(self, guest: Guest) -> None:
@@ -56,8 +57,16 @@ class GuestImplementation:
             "io_space": _framebuffer(guest),
             "save_area": SAVE_AREA,
         }
+        self.features = frozenset()
+        if status["mode"] == "physical":
+            self.features = frozenset({"physical-addressing"})
+            self.environment["physical_adapter"] = self.environment["adapter"]
         self._events = int(events["total"])
         self._views: dict[int, int] = {}  # base to dxgkctl's number
+
+    def close(self) -> None:
+        """End the guest's dxgkctl, which keeps the driver in use."""
+        self._guest.run(["sh", "-c", END])
 
     def carry_out(self, calls: Sequence[Call]) -> list[Answer]:
         """As BatchImplementation has it."""

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Bench
+from vdxgk.conformance import load, run_together
 from vdxgk.engine import word_sequence
 from vdxgk_lab.command_line import MachineConfig
 from vdxgk_lab.errors import VmLost
 from vdxgk_lab.guest import Guest
+from vdxgk_lab.guest_conformance import GuestImplementation
 from vdxgk_lab.proof import scenarios
 from vdxgk_lab.proof.cases import KIB, MIB, PAGE
 from vdxgk_lab.proof.stub import Stub, StubRefused
@@ -300,6 +302,12 @@ def test_physical_mode(vdxgk_start_device: StartDevice, vdxgk_start_machine: Sta
     assert scenarios.canaries_are_untouched(stub).ok
     stub.dma("fill", destination=free, size=8, value=0xDEAD)
     assert stub.canary().damaged == 1
+
+    vectors = [v for v in load() if v.requires == {"physical-addressing"}]
+    implementation = GuestImplementation(guest)
+    for result in run_together(vectors, implementation).values():
+        assert (result.failures, result.unobserved) == ([], []), result.id
+    implementation.close()
 
     # The device goes while a file is open, and comes back.
     words = (

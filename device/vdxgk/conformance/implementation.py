@@ -80,7 +80,8 @@ class Implementation(Protocol):
         ``save_area``: what the driver answered to
         DXGKQAITYPE_FRAMEBUFFERSAVESIZE, at least 64 KiB;
         with the feature ``second-adapter`` also ``second_adapter``, of
-        another logical adapter.
+        another logical adapter, with ``physical-addressing`` also
+        ``physical_adapter``, of one that was started in physical mode.
         """
 
     @property

@@ -37,7 +37,9 @@ _SUBCODES = {code.name: code.value for code in SysmmFatalError}
 STEP_KEYS = {"call", "status", "out", "save", "bugcheck"}
 _VECTOR_KEYS = {"id", "title", "basis", "status_basis", "source", "requires", "each", "steps"}
 _TOPIC_KEYS = {"call", "title", "about", "source", "defaults", "sequences", "vector"}
-ENVIRONMENT = frozenset({"adapter", "second_adapter", "highest_visible", "io_space", "save_area"})
+ENVIRONMENT = frozenset(
+    {"adapter", "second_adapter", "highest_visible", "io_space", "save_area", "physical_adapter"}
+)
 
 
 class VectorError(ValueError):

@@ -9,8 +9,9 @@ that must succeed too: a refused call has left everything as it was.
 from __future__ import annotations
 
 import math
+import operator
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -111,8 +112,8 @@ def execute(vector: Vector, environment: Mapping[str, int]) -> Execution:
         wanted = frozenset(name for name, _ in step.outputs)
         call = Call(step.call, arguments, wanted)
         answer = yield call
+        failures = _compare(step, answer, scope, result, held.pages_behind(call))
         held.note(call, answer)
-        failures = _compare(step, answer, scope, result)
         result.failures += [f"step {number}, {step.call}: {failure}" for failure in failures]
         if failures:
             break
@@ -128,7 +129,13 @@ def execute(vector: Vector, environment: Mapping[str, int]) -> Execution:
     return result
 
 
-def _compare(step: Step, answer: Answer, scope: Mapping[str, int], result: Result) -> list[str]:
+def _compare(
+    step: Step,
+    answer: Answer,
+    scope: Mapping[str, int],
+    result: Result,
+    behind: Sequence[int] | None,
+) -> list[str]:
     failures = []
     if answer.status is not None and answer.status != _STATUS_VALUES[step.status]:
         failures.append(f"{_describe(answer)}, not {step.status}")
@@ -140,6 +147,8 @@ def _compare(step: Step, answer: Answer, scope: Mapping[str, int], result: Resul
     if failures:
         return failures
     found = {**answer.outputs, **observe(answer)}
+    if answer.pages and behind is not None:
+        found["Adl.Identity"] = sum(map(operator.eq, answer.pages, behind))
     for name, conditions in step.outputs:
         if name not in found:
             if name in CALLS[step.call].observations:
@@ -196,6 +205,7 @@ class _Held:
         self._lists: dict[int, int] = {}  # to the adapter object
         self._views: dict[int, dict[str, int]] = {}  # to the arguments of Unmap
         self._pinned: set[tuple[int, int]] = set()  # adapter and physical adapter
+        self._runs: dict[int, Sequence[tuple[int, int]]] = {}  # of objects
 
     def note(self, call: Call, answer: Answer) -> None:
         """Keep the books after a call."""
@@ -206,6 +216,7 @@ class _Held:
             case "CreatePhysicalMemoryObject":
                 handle = outputs.get("hPhysicalMemoryObject", 0)
                 self._objects[handle] = outputs.get("hAdapterMemoryObject", 0)
+                self._runs[handle] = answer.runs or ()
             case "OpenPhysicalMemoryObject":
                 handle = arguments.get("hPhysicalMemoryObject", 0)
                 self._objects[handle] = outputs.get("hAdapterMemoryObject", 0)
@@ -231,6 +242,18 @@ class _Held:
                 self._pinned.add(_save_area(arguments))
             case "UnpinFrameBufferForSave":
                 self._pinned.discard(_save_area(arguments))
+
+    def pages_behind(self, call: Call) -> Sequence[int] | None:
+        """The numbers of the object's own pages for AllocateAdl; None where they are unknown."""
+        opening = call.arguments.get("hAdapterMemoryObject", 0)
+        handle = next((k for k, v in self._objects.items() if v == opening), 0)
+        runs = self._runs.get(handle)
+        if call.name != "AllocateAdl" or not opening or not runs:
+            return None
+        pages = [
+            (base + into) >> PAGE_SHIFT for base, size in runs for into in range(0, size, PAGE_SIZE)
+        ]
+        return pages[call.arguments.get("Offset", 0) >> PAGE_SHIFT :]
 
     def next_to_give_back(self) -> Call | None:
         """The call that gives one thing back: views, then lists, then objects."""

@@ -21,6 +21,7 @@ BASES: tuple[str, ...] = get_args(Basis)
 
 FEATURES = {
     "second-adapter": "two independent logical adapters",
+    "physical-addressing": "an adapter in physical mode, which can reach all of RAM",
     "unchecked-frees": "FreeAdl reaches Dxgkrnl with lists and adapter objects that are not live",
 }
 """What a vector may require beyond the calls themselves."""
@@ -84,7 +85,7 @@ CALLS = {
         ("pAdl",),
         (
             *("Adl.PageCount", "Adl.Contiguous", "Adl.LastByte"),
-            *("Adl.Distinct", "Adl.Consecutive"),
+            *("Adl.Distinct", "Adl.Consecutive", "Adl.Identity"),
         ),
     ),
     "FreeAdl": CallShape(("hAdapterMemoryObject", "pAdl"), returns=False),
@@ -116,6 +117,7 @@ OBSERVATIONS = {
     "Adl.LastByte": "the address of the last byte of the highest page",
     "Adl.Distinct": "how many different page numbers there are",
     "Adl.Consecutive": "1 if each page number follows the one before it",
+    "Adl.Identity": "how many page numbers are those of the object's own pages, each in its place",
 }
 
 _PROTECTIONS = {

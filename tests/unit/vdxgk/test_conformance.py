@@ -12,6 +12,7 @@ from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.conformance import Vector, load, run
 from vdxgk.conformance.vector import CALLS
 from vdxgk.conformance.worlds.channel import RawImplementation
+from vdxgk.conformance.worlds.guest_side import DMA_BITS
 from vdxgk.conformance.worlds.model import ModelImplementation
 
 VECTORS = load()
@@ -39,7 +40,7 @@ def served(
 ) -> Iterator[tuple[Adapter, RawImplementation]]:
     """One adapter behind a socket for all vectors: what one leaves, the next stumbles over."""
     directory: Path = tmp_path_factory.mktemp("conformance")
-    with serving(directory, AdapterOptions()) as (adapter, path):
+    with serving(directory, AdapterOptions(dma_bits=DMA_BITS)) as (adapter, path):
         raw = RawImplementation(path)
         yield adapter, raw
         raw.close()

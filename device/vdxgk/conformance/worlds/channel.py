@@ -27,7 +27,6 @@ class RawImplementation:
     """Bytes as they go over the channel, through a real socket."""
 
     RAM = 6 << 30
-    features = FEATURES
 
     def __init__(self, path: str) -> None:
         self.guest = RawGuest(path, self.RAM)
@@ -42,6 +41,9 @@ class RawImplementation:
         }
         self._save_area(layout.OP_RESERVE_SAVE_AREA, self.environment["adapter"], SAVE_AREA)
         self._pinned: dict[int, tuple[int, int]] = {}  # adapter object and list
+        physical = self.guest.start_physical()
+        self.features = FEATURES if physical else FEATURES - {"physical-addressing"}
+        self.environment["physical_adapter"] = physical
 
     def close(self) -> None:
         """Hang up."""

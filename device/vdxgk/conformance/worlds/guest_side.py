@@ -17,7 +17,9 @@ SAVE_AREA = 1 << 20
 """Bytes of the save area that the driver asks for."""
 IO_SPACE = 1 << 38
 """Where a BAR might lie."""
-FEATURES = frozenset({"second-adapter", "unchecked-frees"})
+DMA_BITS = 40
+"""So many that an adapter in physical mode reaches all of RAM."""
+FEATURES = frozenset({"second-adapter", "unchecked-frees", "physical-addressing"})
 
 
 class FreeMemory:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from vdxgk.conformance.implementation import Answer, Call
 from vdxgk.conformance.worlds.guest_side import (
+    DMA_BITS,
     DONATIONS,
     FEATURES,
     HIGHEST_VISIBLE,
@@ -22,7 +23,7 @@ from vdxgk.conformance.worlds.world import World
 from vdxgk.memory.creation import MoreMemory
 from vdxgk.memory.ddi import Bugcheck
 from vdxgk.memory.ntstatus import NtStatus, Refused
-from vdxgk.memory.objects import AddressDescriptorList
+from vdxgk.memory.objects import AddressDescriptorList, AddressingMode
 from vdxgk.memory.pages import PAGE_SHIFT, PAGE_SIZE, Range
 
 T = TypeVar("T")
@@ -34,13 +35,18 @@ class ModelImplementation:
     features = FEATURES
 
     def __init__(self) -> None:
-        self.world = World()
+        self.world = World(dma_bits=DMA_BITS)
         self.backend = self.world.backend
         self._memory = FreeMemory(Range(0, 2 << 30), Range(4 << 30, 4 << 30))
         self._lists: dict[int, AddressDescriptorList] = {}
         self.environment = {
             "adapter": self.world.start().handle,
             "second_adapter": self.world.start().handle,
+            "physical_adapter": self.world.start(
+                mode=AddressingMode.PHYSICAL,
+                translated=False,
+                highest_visible=(1 << DMA_BITS) - 1,
+            ).handle,
             "highest_visible": HIGHEST_VISIBLE,
             "io_space": IO_SPACE,
             "save_area": SAVE_AREA,

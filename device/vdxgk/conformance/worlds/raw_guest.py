@@ -162,21 +162,32 @@ class RawGuest:
         self.client.dma_unmap(0, self.ram.size)
         return self.start_adapter(probe)
 
+    def start_physical(self) -> int:
+        """One more, in physical mode without an IOMMU; 0 if its addresses are too narrow."""
+        completion = self._start(
+            mode=layout.MODE_PHYSICAL, iommu=layout.IOMMU_NONE, highest_visible=(1 << 64) - 1
+        )
+        return int(layout.StartResult.from_buffer_copy(completion.result).adapter)
+
     def start_adapter(self, probe: int | None = None) -> int:
         """One more adapter in the domain."""
-        self.ram.view[0:8] = struct.pack("<Q", 99)
-        args = layout.StartArgs(
-            highest_visible=(1 << 32) - 1,
-            iommu_caps=4,
-            iommu=layout.IOMMU_TRANSLATED,
-            highest_ram=(8 << 30) - 1,
-            aperture_end=(1 << 48) - 1,
-            probe_gpa=0,
-            probe_value=99 if probe is None else probe,
-        )
-        completion = self.request(layout.OP_START_ADAPTER, bytes(args), room=0)
+        completion = self._start(**({} if probe is None else {"probe_value": probe}))
         assert completion.status == 0, hex(completion.status)
         return int(layout.StartResult.from_buffer_copy(completion.result).adapter)
+
+    def _start(self, **wanted: int) -> layout.Completion:
+        self.ram.view[0:8] = struct.pack("<Q", 99)
+        usual = {
+            "highest_visible": (1 << 32) - 1,
+            "iommu_caps": 4,
+            "iommu": layout.IOMMU_TRANSLATED,
+            "highest_ram": (8 << 30) - 1,
+            "aperture_end": (1 << 48) - 1,
+            "probe_gpa": 0,
+            "probe_value": 99,
+        }
+        args = layout.StartArgs(**(usual | wanted))
+        return self.request(layout.OP_START_ADAPTER, bytes(args), room=0)
 
     def create(self, args: bytes) -> tuple[layout.CreateResult, list[tuple[int, int]]]:
         """Create an object, donating what is asked for; its runs too."""
