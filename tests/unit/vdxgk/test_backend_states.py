@@ -7,13 +7,15 @@ the end nothing is left anywhere.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.unit.vdxgk.backend_model import BackendModel, Held, Opening, Saved
 from tests.unit.vdxgk.world import contiguous, io_space, mdl, section
-from vdxgk.memory.ntstatus import NtStatus
+from vdxgk.memory.ntstatus import NtStatus, Refused
+from vdxgk.memory.objects import AddressDescriptorList, AddressingMode, LogicalAdapter
 from vdxgk.memory.pages import PAGE_SIZE
 
 BAR = 3 << 30
@@ -260,6 +262,51 @@ class BackendStates(BackendModel):
                 else NtStatus.INVALID_PARAMETER
             )
             self.refused(status, self.backend.save_areas.unpin, adapter.handle, 0)
+
+    # ---- exclusive access ------------------------------------------------------
+
+    @rule(pick=PICK, mode=st.sampled_from([None, *AddressingMode]), damage=st.booleans())
+    def exclusive_access(self, pick: int, mode: AddressingMode | None, damage: bool) -> None:
+        adapter = self.pick(pick, self.adapters)
+        exclusive = self.backend.exclusive
+        lists = self.lists_of(adapter)
+        if mode is AddressingMode.PHYSICAL:
+            status = NtStatus.RESOURCE_IN_USE if lists else NtStatus.NOT_SUPPORTED
+        elif any(state != "live" for _, state in lists):
+            status = NtStatus.DEVICE_BUSY
+        else:
+            exclusive.begin(adapter.handle, mode)
+            self.refused(
+                NtStatus.INVALID_DEVICE_STATE,
+                lambda: self.backend.create(mdl(adapter.handle, PAGE_SIZE)),
+            )
+            self.end_exclusive_access(adapter, [adl for adl, _ in lists] if damage else [], pick)
+            return
+        with pytest.raises(Refused, match=status.symbol):
+            exclusive.begin(adapter.handle, mode)
+
+    def end_exclusive_access(
+        self, adapter: LogicalAdapter, damaged: list[AddressDescriptorList], pick: int
+    ) -> None:
+        """``damaged``: one of them lacks a page in the new domain."""
+        if not damaged:
+            self.backend.exclusive.end(adapter.handle)
+            return
+        page = self.pick(pick, list(self.pages(self.pick(pick, damaged))))
+        kept = self.world.table.pages.pop(page)
+        self.refused(NtStatus.UNSUCCESSFUL, self.backend.exclusive.end, adapter.handle)
+        assert self.world.report.failures[-1][1].logical == page
+        self.world.table.pages[page] = kept
+        self.bugchecks.append(0xA)
+
+    def lists_of(self, adapter: LogicalAdapter) -> list[tuple[AddressDescriptorList, str]]:
+        found = [
+            (adl, state)
+            for held, adl, state in self.lists.values()
+            if held.opening and held.opening.adapter is adapter
+        ]
+        area = self.save_areas.get(adapter.handle)
+        return [*found, (area.pinned, "live")] if area and area.pinned else found
 
     # ---- the whole -----------------------------------------------------------
 

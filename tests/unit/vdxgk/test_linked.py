@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pyvfio_user import Server
 from tests.unit.vdxgk.raw_guest import LIMIT, RawGuest
 from tests.unit.vdxgk.world import HIGH_BASE, LOW_RAM, Table, World, contiguous, mdl
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.channel import layout
+from vdxgk.cli import main
 from vdxgk.function import Link
 from vdxgk.memory.ntstatus import NtStatus, Refused
 from vdxgk.memory.objects import AddressDescriptorList
@@ -167,3 +169,11 @@ def test_the_others_channel_takes_no_requests(
     assert refused.status == NtStatus.INVALID_DEVICE_REQUEST
     # And its reset takes nothing from the adapter.
     first.create(bytes(contiguous(handle, PAGE_SIZE)))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_chain_has_two_to_four_functions(count: int) -> None:
+    sockets = [word for number in range(count) for word in ("--socket", f"s{number}")]
+    result = CliRunner().invoke(main, ["serve", "--linked", *sockets])
+    assert result.exit_code == 2
+    assert "give 2 to 4" in result.output
