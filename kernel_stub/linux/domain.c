@@ -80,16 +80,20 @@ int vdxgk_domain_switch(struct vdxgk_device *dev)
 
 	if (IS_ERR(new))
 		return PTR_ERR(new);
+	detach(dev, old, dev->cap.link_count);
 	d->domain = new;
-	ret = vdxgk_adl_map_all(dev);
+	ret = attach(dev, new);
 	if (!ret) {
-		detach(dev, old, dev->cap.link_count);
-		ret = attach(dev, new);
-		if (ret && attach(dev, old))
+		/* Not earlier: virtio-iommu maps in attached domains only. */
+		ret = vdxgk_adl_map_all(dev);
+		if (ret)
+			detach(dev, new, dev->cap.link_count);
+	}
+	if (ret) {
+		d->domain = old;
+		if (attach(dev, old))
 			dev_err(&dev->pdev->dev, "no domain is attached\n");
 	}
-	if (ret)
-		d->domain = old;
 	iommu_domain_free(ret ? new : old);
 	return ret;
 }
