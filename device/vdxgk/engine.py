@@ -18,6 +18,7 @@ from pyvfio_user import FaultReason as DmaFaultReason
 from vdxgk.channel import layout
 from vdxgk.faults import AccessRefused, Fault, FaultReason
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
+from vdxgk.memory.pages import PAGE_SIZE
 
 if TYPE_CHECKING:
     from vdxgk.page_moves import Buffer
@@ -71,10 +72,12 @@ class DescriptorPath:
 
     def crc32(self, address: int, size: int, crc: int) -> int:
         """See MemoryPath."""
+        buffer = self._buffer_for(size)
         with _as_refusal(size), self._table.access(address, size, Access.READ) as spans:
-            result = self._buffer.crc32(spans, crc) if len(spans) >= LEAST_RUNS else None
-            if result is not None:
-                return result
+            if buffer and len(spans) >= LEAST_RUNS:
+                result = buffer.crc32(spans, crc)
+                if result is not None:
+                    return result
             for span in spans:
                 crc = zlib.crc32(span.read(), crc)
         return crc
@@ -85,14 +88,19 @@ class DescriptorPath:
         In bounded pieces, so where the two share memory it is not defined
         which of the source's bytes the shared part holds in the end.
         """
+        buffer = self._buffer_for(size)
         with (
             _as_refusal(size),
             self._table.access(source, size, Access.READ) as sources,
             self._table.access(destination, size, Access.WRITE) as destinations,
         ):
             many = len(sources) + len(destinations) >= LEAST_RUNS
-            if not (many and self._buffer.copy(sources, destinations)):
+            if not (buffer and many and buffer.copy(sources, destinations)):
                 _copy_spans(sources, destinations)
+
+    def _buffer_for(self, size: int) -> Buffer | None:
+        """For a range that may have many runs.  The table must not be held: it may take a while."""
+        return self._buffer if size >= LEAST_RUNS * PAGE_SIZE else None
 
     @cached_property
     def _buffer(self) -> Buffer:
