@@ -82,7 +82,7 @@ def test_unmap_between_two_steps_of_a_transfer(
     lane: Lane, path: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the unmap has returned, the transfer under way changes nothing any more."""
-    step = Engine.STEPS[path]
+    step, size = Engine.STEPS[path], 3 * LARGE
     device = lane.adapter.device
     steps = 0
     reached, unmapped = threading.Event(), threading.Event()
@@ -101,18 +101,18 @@ def test_unmap_between_two_steps_of_a_transfer(
         )
     else:
         monkeypatch.setattr(device.dma, "access", partial(stop_before_the_third, device.dma.access))
-    before = lane.buffer(BUFFER, 2 * LARGE, 1)
-    lane.iommu.map(LOGICAL, BUFFER, 2 * LARGE, leaf=LARGE)
+    before = lane.buffer(BUFFER, size, 1)
+    lane.iommu.map(LOGICAL, BUFFER, size, leaf=LARGE)
     lane.gpu.submit(
         op=layout.ENGINE_FILL,
         flags=path,
         destination=LOGICAL,
-        size=2 * LARGE,
+        size=size,
         value=2 << 32,
         step=1,
     )
     assert reached.wait(LIMIT)
-    lane.iommu.unmap(LOGICAL, 2 * LARGE, leaf=LARGE)
+    lane.iommu.unmap(LOGICAL, size, leaf=LARGE)
     unmapped.set()
     completion = lane.gpu.completion()
     assert (completion.fault_address, completion.done) == (LOGICAL + 2 * step, 2 * step)
@@ -121,9 +121,9 @@ def test_unmap_between_two_steps_of_a_transfer(
     assert bool(lane.iommu.faults()) == bool(path)
     lane.assert_refused(True, LOGICAL + 2 * step, reason, path, translated=False)
     changed = pattern(2, 2 * step) + before[2 * step :]
-    assert lane.qtest.read(BUFFER, 2 * LARGE) == changed
+    assert lane.qtest.read(BUFFER, size) == changed
     # The opposite: without the unmap, all of it is changed.
     steps = 3
-    lane.iommu.map(LOGICAL, BUFFER, 2 * LARGE, leaf=LARGE)
-    lane.assert_writes(LOGICAL, 2 * LARGE, 2, path)
-    assert lane.qtest.read(BUFFER, 2 * LARGE) == pattern(2, 2 * LARGE)
+    lane.iommu.map(LOGICAL, BUFFER, size, leaf=LARGE)
+    lane.assert_writes(LOGICAL, size, 2, path)
+    assert lane.qtest.read(BUFFER, size) == pattern(2, size)
