@@ -6,7 +6,7 @@ JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-qtest test-e2e fuzz bench check format lock doctor clean venv
+.PHONY: help setup run test test-unit test-qtest test-e2e matrix fuzz bench check format lock doctor clean venv
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ test-qtest: setup ## DMA cases on real QEMU without an operating system
 test-e2e: venv ## tests with real QEMU and real guests, on three kernels
 	@$(VENV)/vdxgk setup --kernel all
 	$(VENV)/python -m pytest $(PARALLEL) tests/e2e $(ARGS)
+
+matrix: venv ## the proof with every IOMMU and every kernel; make test runs a selection
+	@$(VENV)/vdxgk setup --kernel all
+	$(VENV)/python -m pytest -n $(JOBS) --dist load tests/e2e/test_proof.py tests/e2e/test_stub.py \
+		--matrix -k "proven or physical_mode" $(ARGS)
 
 fuzz: venv ## coverage-guided, a minute long; ARGS="table CORPUS -max_total_time=600"
 	@[ -x .venv-fuzz/bin/python ] || $(VENV)/python -m venv .venv-fuzz

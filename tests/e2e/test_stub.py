@@ -21,6 +21,7 @@ from vdxgk_lab.proof import scenarios
 from vdxgk_lab.proof.cases import KIB, MIB, PAGE
 from vdxgk_lab.proof.stub import Stub, StubRefused
 from vdxgk_lab.pytest_plugin import StartDevice, StartMachine
+from vdxgk_lab.trees import DEFAULT_KERNEL, KERNELS, Kernel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -270,12 +271,21 @@ def test_a_bugcheck_stops_the_guest_only_if_asked(
     device.check()
 
 
-def test_physical_mode(vdxgk_start_device: StartDevice, vdxgk_start_machine: StartMachine) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kernel" in metafunc.fixturenames:
+        everything = metafunc.config.getoption("--matrix")
+        metafunc.parametrize("kernel", KERNELS if everything else [DEFAULT_KERNEL])
+
+
+def test_physical_mode(
+    vdxgk_start_device: StartDevice, vdxgk_start_machine: StartMachine, kernel: Kernel
+) -> None:
     """All memory within reach, no IOMMU: page numbers are guest-physical."""
     device = vdxgk_start_device()
     config = MachineConfig(iommu="none", devices=(device.socket,), kernel_args=("vdxgk_load=no",))
-    guest = vdxgk_start_machine(config).guest
+    guest = vdxgk_start_machine(config, kernel=kernel).guest
     stub = Stub(guest)
+    assert scenarios.default_domain(guest) == "none"
     assert scenarios.load_stub(guest, "physical"), scenarios.kernel_log(guest)[-1000:]
     assert stub.status().mode == "physical"
 

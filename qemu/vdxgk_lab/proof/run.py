@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class RunOptions:
     dma_bits: int = 32
     iommu: Iommu = "intel"
     accelerator: Accelerator = "auto"
+    iommu_options: Mapping[str, object] = field(default_factory=dict)  # of QEMU's device
+    kernel_args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,10 @@ def prove(
         config = MachineConfig(
             memory=options.memory,
             iommu=options.iommu,
+            iommu_options=options.iommu_options,
             accelerator=options.accelerator,
             devices=(device.socket,),
-            kernel_args=("vdxgk_load=no",),
+            kernel_args=("vdxgk_load=no", *options.kernel_args),
         )
         listener.working("booting the guest")
         with Machine(config, artifacts, directory) as machine:
@@ -94,6 +97,7 @@ def prove(
                     "qemu": artifacts.qemu.version,
                     "iommu": f"{options.iommu}-iommu",
                     "kernel": artifacts.kernel_release,
+                    "default_domain": scenarios.default_domain(machine.guest),
                     "accelerator": machine.accelerator,
                     "memory": f"{options.memory / (1 << 30):g} GiB",
                     "reach": f"{(1 << options.dma_bits) / (1 << 30):g} GiB",

@@ -39,6 +39,12 @@ def kernel_log(guest: Guest) -> str:
     return guest.run(["dmesg"]).check().stdout
 
 
+def default_domain(guest: Guest) -> str:
+    """What the kernel did with the adapter before there was a driver: DMA, identity, or none."""
+    shown = guest.run(["cat", "/sys/bus/pci/devices/0000:00:05.0/iommu_group/type"])
+    return shown.stdout.strip() if shown.ok else "none"
+
+
 def physical_mode_is_refused(guest: Guest) -> ScenarioEvidence:
     """Memory above the GPU's reach, no remapping: WDDM does not start the adapter."""
     evidence = ScenarioEvidence("physical mode")

@@ -85,3 +85,39 @@ def test_what_the_agent_refuses_the_guest_refuses() -> None:
 
     with pytest.raises(GuestError, match="no such file"):
         guest(Unwilling()).run(["p"])
+
+
+class FakeFiles:
+    """An agent with one file, which takes `room` bytes."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.content = b""
+        self.closed = False
+        self._room = room
+
+    def execute(self, command: str, arguments: Mapping[str, object], timeout: float) -> Json:
+        if command == "guest-file-open":
+            assert (arguments["path"], arguments["mode"]) == ("/tmp/f", "w")
+            return 1000
+        assert arguments["handle"] == 1000
+        if command == "guest-file-close":
+            self.closed = True
+            return {}
+        chunk = base64.b64decode(str(arguments["buf-b64"]))[: self._room - len(self.content)]
+        self.content += chunk
+        return {"count": len(chunk), "eof": False}
+
+
+def test_a_file_is_written_in_chunks() -> None:
+    files = FakeFiles()
+    content = bytes(range(256)) * (5 << 11)
+    guest(files).put("/tmp/f", content)
+    assert files.content == content
+    assert files.closed
+
+
+def test_a_full_file_system_is_noticed() -> None:
+    files = FakeFiles(room=100)
+    with pytest.raises(GuestError, match="in part only"):
+        guest(files).put("/tmp/f", bytes(1000))
+    assert files.closed

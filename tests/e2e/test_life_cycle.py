@@ -1,0 +1,214 @@
+"""Guests that reboot, crash and unload while the device works: nothing is left over.
+
+`--life-cycles=100` is the long version; docs/testing.md has its figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vdxgk_lab.command_line import MachineConfig
+from vdxgk_lab.device_process import DeviceProcess
+from vdxgk_lab.errors import GuestError
+from vdxgk_lab.guest import Guest
+from vdxgk_lab.machine import Machine
+from vdxgk_lab.proof import scenarios
+from vdxgk_lab.proof.cases import MIB, ObjectCase
+from vdxgk_lab.proof.objects import exercise, tear_down
+from vdxgk_lab.proof.run import announced_mappings, device_status
+from vdxgk_lab.proof.stub import Stub
+from vdxgk_lab.pytest_plugin import StartDevice, StartMachine
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(4 * 3600)]
+
+OBJECT = ObjectCase("MDL", "mdl", 256 << 10)
+MEMORY = 512 * MIB
+GROWTH = 4 * MIB
+"""What resident memory may grow by, however many cycles there are."""
+DRIVER = "/sys/bus/pci/drivers/vdxgk"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a server's process holds while no client is connected."""
+
+    descriptors: int
+    threads: int
+    shared_maps: int
+    mappings: int
+    guest_ram: int
+    resident: int
+
+    def assert_not_above(self, before: Footprint) -> None:
+        for name in ("descriptors", "threads", "shared_maps", "mappings", "guest_ram"):
+            assert getattr(self, name) <= getattr(before, name), (name, before, self)
+        assert self.resident <= before.resident + GROWTH, (before, self)
+
+
+@dataclass
+class Server:
+    """The adapter's server, and what it says of itself."""
+
+    device: DeviceProcess
+    status: Callable[[], dict[str, Any]]
+
+    def footprint(self) -> Footprint:
+        """Wait until the last client's things have gone, and measure."""
+        wait_for(lambda: not self.status()["connected"], "the client's end is noticed")
+        wait_for(lambda: not self.status()["guest_ram"]["bytes"], "guest memory is let go")
+        process = Path(f"/proc/{self.device.pid}")
+        state = self.status()
+        lines = (process / "status").read_text().splitlines()
+        fields = dict(line.split(":", 1) for line in lines)
+        maps = (process / "maps").read_text().splitlines()
+        return Footprint(
+            descriptors=len(list((process / "fd").iterdir())),
+            threads=int(fields["Threads"]),
+            # Python's allocator maps private memory as it likes; files are the client's.
+            shared_maps=sum("memfd:" in line for line in maps),
+            mappings=state["dma_mappings"],
+            guest_ram=state["guest_ram"]["bytes"],
+            resident=int(fields["VmRSS"].split()[0]) << 10,
+        )
+
+    def works(self, guest: Guest, number: int = 0) -> None:
+        """Both sides write and read an object, by both paths; then it goes."""
+        stub = Stub(guest)
+        made = exercise(stub, announced_mappings(self.status), OBJECT, number % 256)
+        assert made.evidence.ok, made.evidence.checklist.failures
+        assert stub.device_crc32(made.logical, OBJECT.size, messages=True) == made.crc
+        tear_down(stub, made)
+        assert self.status()["objects"] == []
+
+
+@pytest.fixture
+def cycles(request: pytest.FixtureRequest) -> int:
+    number: int = request.config.getoption("--life-cycles")
+    return number
+
+
+@pytest.fixture
+def server(vdxgk_start_device: StartDevice) -> Iterator[Server]:
+    device = vdxgk_start_device()
+    yield Server(device, device_status(device.control))
+    device.check()
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage() -> None:
+    gc.collect()
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def work_without_pause(server: Server, guest: Guest) -> None:
+    """Leave the engine at work on both paths, and come back when it is."""
+    stub = Stub(guest)
+    target = stub.create(ObjectCase("MDL", "mdl", 16 * MIB))
+    logical = stub.allocate_adl(target.adapter_object, 16 * MIB, prefer_contiguous=True).logical
+    for flag in ("", "--messages"):
+        command = f"dxgkctl dma fill --destination {logical:#x} --size {16 * MIB} {flag}"
+        guest.run(["sh", "-c", f"while {command}; do :; done >/dev/null 2>&1 &"]).check()
+
+    def done() -> int:
+        number: int = stub.call("status")["engine_interrupts"]
+        return number
+
+    before = done()
+    wait_for(lambda: done() > before + 2, "the engine works")
+
+
+def machine_with(*devices: Path, loud: bool = False) -> MachineConfig:
+    return MachineConfig(
+        memory=MEMORY,
+        devices=devices,
+        kernel_args=("vdxgk_load=no", *(("loglevel=7",) if loud else ())),
+    )
+
+
+def wait_for_reboot(machine: Machine, boots: int) -> None:
+    """The console tells when the kernel has begun anew; the old one's agent must not answer."""
+    wait_for(lambda: machine.console.count("Linux version") > boots, "the guest boots again")
+    machine.guest.wait_ready()
+
+
+def test_reboots_and_resets_in_mid_transfer(
+    server: Server, vdxgk_start_machine: StartMachine, cycles: int
+) -> None:
+    vm = vdxgk_start_machine(machine_with(server.device.socket, loud=True))
+    vm.qmp.execute("set-action", {"reboot": "reset"})
+    resident = []
+    for number in range(cycles):
+        assert scenarios.load_stub(vm.guest, "logical"), vm.console[-2000:]
+        server.works(vm.guest, number)
+        boots = vm.console.count("Linux version")
+        if number % 2:
+            # Its agent may go before it has told how the command ended.
+            with contextlib.suppress(GuestError):
+                vm.guest.run(["sh", "-c", "(sleep 1; reboot -f) >/dev/null 2>&1 &"])
+        else:
+            work_without_pause(server, vm.guest)
+            vm.qmp.execute("system_reset")
+        wait_for_reboot(vm, boots)
+        state = server.status()
+        assert (state["objects"], state["adapters"], state["donated_bytes"]) == ([], [], 0)
+        resident.append(rss(server))
+    assert server.status()["connections"] == 1
+    assert resident[-1] <= resident[0] + GROWTH, resident
+    print(f"{cycles} reboots: resident {resident[0] >> 10} to {resident[-1] >> 10} KiB")
+    assert scenarios.load_stub(vm.guest, "logical")
+    server.works(vm.guest)
+
+
+def rss(server: Server) -> int:
+    text = Path(f"/proc/{server.device.pid}/statm").read_text()
+    return int(text.split()[1]) * 4096
+
+
+def test_the_driver_goes_in_mid_transfer_and_comes_back(
+    server: Server, vdxgk_start_machine: StartMachine, cycles: int
+) -> None:
+    vm = vdxgk_start_machine(machine_with(server.device.socket))
+    assert scenarios.load_stub(vm.guest, "logical")
+    for number in range(cycles):
+        server.works(vm.guest, number)
+        work_without_pause(server, vm.guest)
+        vm.guest.run(["sh", "-c", f"echo 0000:00:05.0 > {DRIVER}/unbind"], timeout=120).check()
+        state = server.status()
+        assert (state["objects"], state["donated_bytes"]) == ([], 0)
+        vm.guest.run(["sh", "-c", f"echo 0000:00:05.0 > {DRIVER}/bind"], timeout=120).check()
+        wait_for(lambda: vm.guest.run(["test", "-c", scenarios.NODE]).ok, "the driver is back")
+    server.works(vm.guest)
+
+
+def test_a_machine_killed_in_mid_transfer(
+    server: Server, vdxgk_start_machine: StartMachine, cycles: int
+) -> None:
+    footprints = []
+    for number in range(min(cycles, KILLS) + 1):
+        vm = vdxgk_start_machine(machine_with(server.device.socket), name=f"vm{number}")
+        assert scenarios.load_stub(vm.guest, "logical")
+        server.works(vm.guest, number)
+        work_without_pause(server, vm.guest)
+        vm.kill()
+        footprints.append(server.footprint())
+        assert server.status()["objects"] == []
+    footprints[-1].assert_not_above(footprints[0])
+    print(f"{len(footprints)} killed: {footprints[0]} to {footprints[-1]}")
+
+
+KILLS = 20
+"""Each costs a boot, and has nothing that a hundredth would add."""
