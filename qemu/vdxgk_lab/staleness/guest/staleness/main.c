@@ -37,19 +37,26 @@ module_param(own_domain, bool, 0444);
 MODULE_PARM_DESC(own_domain, "map by the stub's own domain, not by the DMA API");
 static unsigned int traffic_us;
 module_param(traffic_us, uint, 0444);
-MODULE_PARM_DESC(traffic_us, "map and unmap as a network card does, a page after so many us");
+MODULE_PARM_DESC(traffic_us, "only map, for so many microseconds, and unmap: in bursts");
 
-#define RING 8 /* pages mapped at once, of traffic */
+#define BURST 8 /* pages mapped at once, of traffic */
+#define IDLE 5 /* times as long as they are mapped */
 
 /* Where the stub's domain has the page: far from its physical address. */
 #define OWN_ADDRESS 0x40000000ull
 
 struct watch {
-	struct vdxgk_device stub; /* its domain.c wants no more than `pdev` */
+	struct vdxgk_device stub; /* of it, what its domain.c looks at */
 	void __iomem *registers;
 	struct page *page;
 	u64 address;
 };
+
+/* What domain.c does to the lists when it changes domains; here are none. */
+int vdxgk_adl_map_all(struct vdxgk_device *dev)
+{
+	return 0;
+}
 
 static int wait_for(struct watch *w, u32 state)
 {
@@ -105,43 +112,48 @@ static int sample(struct watch *w)
 	return ret ?: wait_for(w, STATE_REFUSED);
 }
 
-/* Every other page for the device to read only. */
+/* Every other page is for the device to read only. */
 static enum dma_data_direction direction(unsigned int i)
 {
 	return i % 2 ? DMA_TO_DEVICE : DMA_BIDIRECTIONAL;
 }
 
-static int traffic(struct device *dev)
+static int burst(struct device *dev, struct page **pages)
 {
-	struct page *pages[RING] = {};
-	dma_addr_t addresses[RING];
-	unsigned int i, mapped = 0, unmapped = 0;
+	dma_addr_t addresses[BURST];
+	unsigned int mapped;
 	int ret = 0;
 
-	for (i = 0; i < RING; i++) {
+	for (mapped = 0; mapped < BURST; mapped++) {
+		addresses[mapped] = dma_map_page(dev, pages[mapped], 0,
+						 PAGE_SIZE, direction(mapped));
+		ret = dma_mapping_error(dev, addresses[mapped]);
+		if (ret)
+			break;
+	}
+	usleep_range(traffic_us, traffic_us + 50);
+	while (mapped--)
+		dma_unmap_page(dev, addresses[mapped], PAGE_SIZE,
+			       direction(mapped));
+	return ret;
+}
+
+static int traffic(struct device *dev)
+{
+	struct page *pages[BURST] = {};
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < BURST; i++) {
 		pages[i] = alloc_page(GFP_KERNEL);
 		if (!pages[i])
 			ret = -ENOMEM;
 	}
-	while (!ret && unmapped < samples) {
-		if (mapped == samples || mapped - unmapped == RING) {
-			dma_unmap_page(dev, addresses[unmapped % RING],
-				       PAGE_SIZE, direction(unmapped));
-			unmapped++;
-			continue;
-		}
-		i = mapped % RING;
-		addresses[i] = dma_map_page(dev, pages[i], 0, PAGE_SIZE,
-					    direction(mapped));
-		ret = dma_mapping_error(dev, addresses[i]);
-		if (!ret)
-			mapped++;
-		usleep_range(traffic_us, traffic_us + 50);
+	for (i = 0; i < samples && !ret; i++) {
+		ret = burst(dev, pages);
+		usleep_range(IDLE * traffic_us, IDLE * traffic_us + 50);
 	}
-	for (; unmapped < mapped; unmapped++)
-		dma_unmap_page(dev, addresses[unmapped % RING], PAGE_SIZE,
-			       direction(unmapped));
-	for (i = 0; i < RING; i++)
+	for (i = 0; i < BURST; i++)
 		if (pages[i])
 			__free_page(pages[i]);
 	return ret;
@@ -168,6 +180,8 @@ static int staleness_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (!w)
 		return -ENOMEM;
 	w->stub.pdev = pdev;
+	w->stub.cap.link_count = 1;
+	w->stub.links[0] = &w->stub;
 	ret = pcim_enable_device(pdev);
 	if (ret)
 		return ret;
