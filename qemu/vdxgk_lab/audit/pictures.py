@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from vdxgk_lab import plotting
 from vdxgk_lab.audit import bands, reach
 from vdxgk_lab.audit.bands import Band
 from vdxgk_lab.audit.history import Class, Pieces
 from vdxgk_lab.audit.report import Analysis
 from vdxgk_lab.audit.text import size
-from vdxgk_lab.errors import SetupError
 from vdxgk_lab.proof.evidence import grouped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 1400, 420
 """Pixels of the map of an address space."""
@@ -31,18 +31,6 @@ _KINDS = ("not mapped", "identity", "translated", "translated, read only", "plac
 _COLOURS = ("#ffffff", "#f3b27a", "#1f5fa8", "#3fae6a", "#9a8fc0")
 
 
-def matplotlib() -> Any:  # noqa: ANN401 - a module
-    """The library, drawing to files only.  Raises SetupError without it."""
-    try:
-        library = importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise SetupError(
-            "pictures need matplotlib, which is not installed.", "pip install 'vdxgk[plots]'"
-        ) from error
-    library.use("Agg")
-    return importlib.import_module("matplotlib.pyplot")
-
-
 def draw(
     analysis: Analysis,
     path: Path | BinaryIO,
@@ -52,13 +40,11 @@ def draw(
 ) -> None:
     """Write a PNG; `start` and `end` in seconds since the log began.
 
-    Raises SetupError without matplotlib.
+    Raises Misconfigured without matplotlib.
     """
-    plot = matplotlib()
+    figure = plotting.new_figure(12, 9)
+    axes = figure.subplots(3, 1, height_ratios=(2, 3, 3), sharex=True)
     end = analysis.report.seconds if end is None else end
-    figure, axes = plot.subplots(
-        3, 1, figsize=(12, 9), height_ratios=(2, 3, 3), sharex=True, layout="constrained"
-    )
     curves, logical, physical = axes
     _curves(curves, analysis, start, end)
     pieces = _within(analysis, start, end)
@@ -73,8 +59,7 @@ def draw(
     marks = _marks(axes, analysis, start, end)
     figure.suptitle("\n".join([title, "   ".join(marks)]).strip(), fontsize=11)
     _legend(figure, pieces)
-    figure.savefig(path, dpi=100)
-    plot.close(figure)
+    figure.savefig(path)
 
 
 def _within(analysis: Analysis, start: float, end: float) -> Pieces:
@@ -132,10 +117,11 @@ def _space(
         HEIGHT,
     )
     image = _raster(layout, pieces, first, last, (analysis.log.start, *span))
-    library = importlib.import_module("matplotlib.colors")
+    from matplotlib.colors import ListedColormap  # noqa: PLC0415 - an extra
+
     axes.imshow(
         image,
-        cmap=library.ListedColormap(_COLOURS),
+        cmap=ListedColormap(_COLOURS),
         vmin=-0.5,
         vmax=len(_COLOURS) - 0.5,
         extent=(span[0], span[1], 0, HEIGHT),
@@ -212,15 +198,16 @@ def _marks(axes: Any, analysis: Analysis, start: float, end: float) -> list[str]
     return [f"{number} {text}" for number, (_, text) in enumerate(inside, 1)]
 
 
-def _legend(figure: Any, pieces: Pieces) -> None:  # noqa: ANN401 - matplotlib's Figure
-    patches = importlib.import_module("matplotlib.patches")
+def _legend(figure: Figure, pieces: Pieces) -> None:
+    from matplotlib.patches import Patch  # noqa: PLC0415 - an extra
+
     present = {1} if (pieces["kind"] == Class.IDENTITY).any() else set()
     translated = pieces[pieces["kind"] == Class.TRANSLATED]
     present |= {2 if access & 2 else 3 for access in translated["access"].tolist()}
     present |= {4} if (pieces["kind"] == Class.UNPLACED).any() else set()
     figure.legend(
         handles=[
-            patches.Patch(facecolor=_COLOURS[index], edgecolor="#888888", label=_KINDS[index])
+            Patch(facecolor=_COLOURS[index], edgecolor="#888888", label=_KINDS[index])
             for index in sorted(present | {0})
         ],
         loc="outside lower center",

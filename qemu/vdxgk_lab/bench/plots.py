@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vdxgk_lab import plotting
 from vdxgk_lab.bench.curves import Curve
-from vdxgk_lab.errors import Misconfigured
 
 
 def draw(curve: Curve, directory: Path) -> Path:
     """One file, named as the curve is.  Raises Misconfigured without matplotlib."""
-    try:
-        import matplotlib  # noqa: PLC0415 - an extra
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        raise Misconfigured(
-            "plots need matplotlib.", "Install vdxgk[plots], or ask for --json instead."
-        ) from None
+    figure = plotting.new_figure(7, 3.5)
+    import matplotlib  # noqa: PLC0415 - an extra
+
     # The same curves make the same file, so that a repository shows real changes only.
     matplotlib.rcParams["svg.hashsalt"] = curve.name
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.add_subplot()
     for name, points in curve.series.items():
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 20 else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vdxgk_lab.audit.pictures import matplotlib
+from vdxgk_lab import plotting
 from vdxgk_lab.staleness.measure import Distribution
 
 _COLOURS = ("#1f5fa8", "#d95f02", "#3fae6a", "#b00020", "#7a5195", "#8c6d31", "#222222", "#e377c2")
@@ -14,10 +14,10 @@ _COLOURS = ("#1f5fa8", "#d95f02", "#3fae6a", "#b00020", "#7a5195", "#8c6d31", "#
 def draw(found: Sequence[Distribution], path: Path) -> None:
     """Write a PNG file: the share of pages that were still within reach, over time.
 
-    Raises SetupError without matplotlib.
+    Raises Misconfigured without matplotlib.
     """
-    plot = matplotlib()
-    figure, axes = plot.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = plotting.new_figure(9, 4.5)
+    axes = figure.subplots()
     stale = [each for each in found if each.stale_samples]
     longest = max((sample.stale for each in stale for sample in each.samples), default=0.01)
     for each, colour in zip(stale, _COLOURS, strict=False):
@@ -42,5 +42,4 @@ def draw(found: Sequence[Distribution], path: Path) -> None:
     axes.set_ylabel("pages still within reach, %")
     axes.grid(lw=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
-    plot.close(figure)
+    figure.savefig(path)
