@@ -35,7 +35,7 @@ img {{ width: 100%; }}
 def write(
     analysis: Analysis, path: Path, title: str, start: float = 0, end: float | None = None
 ) -> None:
-    """Write it.  Raises SetupError without matplotlib."""
+    """Write it.  Raises Misconfigured without matplotlib."""
     console = Console(file=io.StringIO(), record=True, width=124, highlight=False)
     text.show(analysis.report, console)
     report = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")

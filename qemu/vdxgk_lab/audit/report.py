@@ -16,6 +16,7 @@ from vdxgk_lab.audit.reach import Curve
 PAGE = 4096
 SHORTEST_GAP = 20_000_000
 """Nanoseconds; a class of mappings that is gone for less is still there, for phases."""
+PLACED = (Class.IDENTITY, Class.TRANSLATED)
 _ACCESSES = {1: "read", 2: "write", 3: "both"}
 _QUANTILES = {"shortest": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "longest": 1.0}
 
@@ -34,8 +35,8 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Lasting:
-    """A translation that nobody took away.  Addresses in bytes; `since` in seconds."""
+class Listed:
+    """A mapping by itself.  Addresses and sizes in bytes; `since` in seconds; its Fate."""
 
     logical: int
     physical: int | None
@@ -85,7 +86,7 @@ class Report:
     """The most bytes that could be written at once."""
     phases: list[Phase]
     translations: Translations
-    never_unmapped: list[Lasting]
+    never_unmapped: list[Listed]
     moments: list[Moment]
 
     def as_json(self) -> dict[str, Any]:
@@ -212,17 +213,32 @@ def _distinct_pages(pieces: Pieces) -> int:
     return count
 
 
-def _lasting(log: AuditLog, pieces: Pieces) -> list[Lasting]:
+def moment(log: AuditLog, name: str) -> int | None:
+    """The time of a mark, or of a number of seconds since the start; None if it is neither."""
+    for time, text in log.marks():
+        if text == name:
+            return time
+    try:
+        return log.start + int(float(name) * 1e9)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _lasting(log: AuditLog, pieces: Pieces) -> list[Listed]:
     left = pieces[np.isin(pieces["fate"], (Fate.DISCONNECTED, Fate.MAPPED))]
-    left = left[np.argsort(left["born"], kind="stable")]
+    return listed(log, left[np.argsort(left["born"], kind="stable")])
+
+
+def listed(log: AuditLog, pieces: Pieces) -> list[Listed]:
+    """Pieces, for a person."""
     return [
-        Lasting(
+        Listed(
             logical=int(piece["first"]),
-            physical=int(piece["physical"]) if piece["kind"] == Class.TRANSLATED else None,
+            physical=int(piece["physical"]) if piece["kind"] in PLACED else None,
             size=int(piece["last"]) - int(piece["first"]) + 1,
             access=_ACCESSES.get(int(piece["access"]), "none"),
             since=log.seconds(piece["born"]),
             fate=Fate(piece["fate"]).name.lower(),
         )
-        for piece in left
+        for piece in pieces
     ]

@@ -5,11 +5,18 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from vdxgk_lab.audit.report import Lasting, Phase, Report
+from vdxgk_lab.audit.report import Listed, Phase, Report
 from vdxgk_lab.proof.evidence import grouped
 
 SHOWN = 12
 """Rows of a table that may be long; --json has all of them."""
+
+_FATES = {
+    "unmapped": "",
+    "replaced": "until it was mapped over",
+    "disconnected": "until the client went",
+    "mapped": "still mapped",
+}
 
 
 def size(count: int) -> str:
@@ -53,7 +60,7 @@ def show(report: Report, console: Console) -> None:
     _translations(report, console)
     if report.never_unmapped:
         console.print()
-        console.print(_lasting(report.never_unmapped))
+        console.print(listing(report.never_unmapped[:SHOWN], "never unmapped"))
         more = len(report.never_unmapped) - SHOWN
         if more > 0:
             console.print(f"... and {more:,} more (--json)")
@@ -101,13 +108,13 @@ def _phases(phases: list[Phase]) -> Table:
     return table
 
 
-def _lasting(items: list[Lasting]) -> Table:
-    table = _table("never unmapped: logical", "guest-physical", ">size", "access", ">since s", "")
-    for item in items[:SHOWN]:
+def listing(items: list[Listed], heading: str) -> Table:
+    """One line for each mapping."""
+    table = _table(f"{heading}: logical", "guest-physical", ">size", "access", ">since s", "")
+    for item in items:
         physical = "?" if item.physical is None else grouped(item.physical)
-        words = {"disconnected": "until the client went", "mapped": "still mapped"}[item.fate]
         place = grouped(item.logical), physical, size(item.size)
-        table.add_row(*place, item.access, f"{item.since:.3f}", words)
+        table.add_row(*place, item.access, f"{item.since:.3f}", _FATES[item.fate])
     return table
 
 

@@ -24,6 +24,7 @@ _PATH = click.Path(dir_okay=False, path_type=Path)
 @click.command()
 @click.argument("path", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@click.option("--at", "moments", multiple=True, help="List all mappings at a mark, or at a second.")
 @click.option("--png", type=_PATH, help="Also draw it all over time, into this file.")
 @click.option("--html", "page_path", type=_PATH, help="Also write report and picture as one page.")
 @click.option("--from", "start", type=click.FloatRange(0), default=0, help="Second to draw from.")
@@ -47,6 +48,7 @@ def audit(
     *,
     path: Path | None,
     as_json: bool,
+    moments: tuple[str, ...],
     png: Path | None,
     page_path: Path | None,
     start: float,
@@ -108,5 +110,18 @@ def audit(
         click.echo(json.dumps(analysis.report.as_json(), indent=2))
     else:
         width = None if sys.stdout.isatty() else 124
-        text.show(analysis.report, Console(width=width, highlight=False))
+        console = Console(width=width, highlight=False)
+        text.show(analysis.report, console)
+        for name in moments:
+            _list(analysis, name, console)
     sys.exit(0 if found.complete else 1)
+
+
+def _list(analysis: report.Analysis, name: str, console: Console) -> None:
+    time = report.moment(analysis.log, name)
+    if time is None:
+        marks = ", ".join(mark for _, mark in analysis.log.marks()) or "none"
+        raise click.UsageError(f"--at {name!r} is neither a mark nor a second; marks: {marks}")
+    console.print()
+    alive = report.listed(analysis.log, analysis.history.alive(time))
+    console.print(text.listing(alive, f"at {name}"))

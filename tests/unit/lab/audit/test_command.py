@@ -49,6 +49,21 @@ def test_the_report(tmp_path: Path) -> None:
         assert line in lines, result.output
 
 
+def test_the_mappings_at_a_moment(tmp_path: Path) -> None:
+    path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
+    words = ["audit", str(path), "--at", "probe", "--at", "1.5"]
+    lines = [" ".join(line.split()) for line in CliRunner().invoke(main, words).output.splitlines()]
+    at_mark = lines.index("at probe: logical guest-physical size access since s")
+    assert lines[at_mark + 1] == (
+        "0x1_0000_0000 0x0000_8000 8 KiB read 4.000 until the client went"
+    )
+    at_second = lines.index("at 1.5: logical guest-physical size access since s")
+    assert lines[at_second + 1] == "0x0000_0000 0x0000_0000 64 MiB both 0.000"
+    result = CliRunner().invoke(main, ["audit", str(path), "--at", "never"])
+    assert result.exit_code == 2
+    assert "marks: probe" in result.stderr
+
+
 def test_the_report_for_programs(tmp_path: Path) -> None:
     path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
     facts = json.loads(CliRunner().invoke(main, ["audit", "--json", str(path)]).stdout)
@@ -98,7 +113,7 @@ def test_pictures_and_a_page_that_needs_nothing_else(tmp_path: Path) -> None:
 def test_without_matplotlib_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     path = write(tmp_path / "log", [*RUN, end(7 * SECOND)])
     result = CliRunner().invoke(main, ["audit", str(path), "--png", str(tmp_path / "x.png")])
     assert result.exit_code == 1
