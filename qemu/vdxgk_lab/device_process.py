@@ -68,8 +68,9 @@ class DeviceProcess:
                 )
             os.close(ready_theirs)
             ready_theirs = -1
-            readable, _, _ = select.select([ready], [], [], _READY_SECONDS)
-            if not (readable and os.read(ready, 1)):
+            poll = select.poll()
+            poll.register(ready, select.POLLIN)
+            if not (poll.poll(_READY_SECONDS * 1000) and os.read(ready, 1)):
                 self.stop()
                 raise DeviceLost("the device's server did not start.", self.last_words)
         except BaseException:

@@ -7,6 +7,7 @@ look and type.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -133,6 +134,8 @@ class Viewer:
     def __init__(self, connection: socket.socket, display: Display, on_input: OnInput) -> None:
         connection.settimeout(SEND_SECONDS)
         self._socket = connection
+        self._poll = select.poll()  # select() stops at descriptor 1023
+        self._poll.register(connection, select.POLLIN)
         self._on_input = on_input
         self._tracker = ChangeTracker(display)
         screen = display.screen()
@@ -150,7 +153,7 @@ class Viewer:
                 self._send()
                 # Without a request nothing can be sent: nobody needs to look.
                 wait = max(0.0, self._due - time.monotonic()) if self._wants_update else None
-                if select.select([self._socket], [], [], wait)[0]:
+                if self._poll.poll(wait and math.ceil(wait * 1000)):
                     data = self._socket.recv(_RECEIVE)
                     if not data:
                         return

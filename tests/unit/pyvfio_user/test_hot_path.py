@@ -58,7 +58,10 @@ def chunk(guest: Guest) -> tuple[bytes, list[int]]:
     """A few messages that come in one receive, the descriptors with the last."""
     messages = [common(guest) for _ in range(guest.chance.choice([1, 1, 2, 3, 8]))]
     if guest.chance.random() < 0.1:
-        messages.append(guest.message()[0])
+        message, unsent, _ = guest.message()
+        messages.append(message)
+        for descriptor in unsent:
+            os.close(descriptor)
     descriptors = []
     if guest.chance.random() < 0.4:
         descriptors = [guest.memory] * guest.chance.choice([1, 1, 1, 1, 2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import stat
 import struct
@@ -92,7 +91,7 @@ def test_a_viewer_follows_the_screen(served: Served, viewer: SocketViewer) -> No
 
     viewer.request()
     # Nothing has changed, so nothing comes; then one pixel does.
-    assert select.select([viewer.socket], [], [], 0)[0] == []
+    assert not viewer.readable(0)
     served.display.framebuffer.view[4 * (320 * 7 + 9)] ^= 0xFF
     viewer.update()
     assert viewer.rectangles == [(9, 7, 1, 1, ZRLE)]
@@ -162,7 +161,7 @@ def test_stop_does_not_wait_for_a_viewer_that_takes_nothing(served: Served) -> N
     greedy = served.connect()
     greedy.request(incremental=False)
     # The fixture stops the server while 4 MB are on their way to nobody.
-    assert select.select([greedy.socket], [], [], LIMIT)[0]
+    assert greedy.readable(LIMIT)
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
@@ -185,3 +184,16 @@ def test_typing_that_nobody_takes_is_bounded() -> None:
         queue.put({"number": number})
     assert [event["number"] for event in queue.take(0)] == list(range(744, 1000))
     assert queue.take(0) == []
+
+
+def test_a_viewer_among_many_descriptors_is_served(served: Served) -> None:
+    many = [os.eventfd(0) for _ in range(1100)]
+    try:
+        for _ in range(2):  # the first takes the descriptor that accept() had reserved
+            viewer = served.connect()
+            viewer.encodings(RAW)
+            viewer.request(incremental=False)
+            assert viewer.update().shape == (480, 640, 3)
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
