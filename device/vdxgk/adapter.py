@@ -22,6 +22,7 @@ from vdxgk.channel.ring import ConsumerRing, ProducerRing, RingBrokenError
 from vdxgk.channel.service import RequestService
 from vdxgk.display.display import DEFAULT_MODE, Display
 from vdxgk.display.edid import Mode
+from vdxgk.display.pipe import DisplayPipe
 from vdxgk.display.registers import PAGE_SIZE as DISPLAY_REGISTERS_SIZE
 from vdxgk.engine import Cancelled, DescriptorPath, Engine, MessagePath
 from vdxgk.exclusive_watch import ExclusiveWatch
@@ -89,8 +90,18 @@ class Adapter(DeviceObserver):
         self._engine_worker = Worker("engine", self._serve_engine, self._log)
         self.display = Display(options.vram, options.mode)
         self._channel_memory = SharedMemory(function.CHANNEL_BAR_SIZE, "vdxgk-channel")
+        self._scanout_worker = Worker("scanout", self._serve_scanout, self._log)
+        self.pipe = DisplayPipe(
+            self._channel_memory.view[function.SHARED_OFFSET :],
+            self._read_for_display,
+            wake=self._scanout_worker.wake,
+            interrupt=lambda: self.device.trigger(IrqType.MSIX, layout.VECTOR_SCANOUT),
+            on_fault=self._fault,
+        )
+        self.display.pipe = self.pipe
         self.registers = RegisterPage(
             self.faults,
+            self.pipe,
             features=layout.FEATURE_MESSAGE_DMA
             | (layout.FEATURE_FAULT_INJECTION if options.misbehave else 0),
             dma_bits=options.dma_bits,
@@ -192,11 +203,13 @@ class Adapter(DeviceObserver):
         """Start the workers."""
         self._channel_worker.start()
         self._engine_worker.start()
+        self._scanout_worker.start()
 
     def stop(self) -> None:
         """Stop the workers; a command under way is given up."""
         with self._state:
             self._generation += 1
+        self._scanout_worker.stop()
         self._engine_worker.stop()
         self._channel_worker.stop()
 
@@ -253,7 +266,12 @@ class Adapter(DeviceObserver):
             mapping.backing.acquire()
             self._ram.learn(mapping.iova, mapping.size, mapping.backing, mapping.offset)
 
+    def dma_unmapped(self, iova: int, size: int, removed: int) -> None:
+        """The hypervisor took a range away."""
+        self.pipe.unmapped(iova, size)
+
     def _reset(self, powered_off: bool) -> None:
+        self.pipe.reset()
         with self._state:
             self._generation += 1
             self._powered_off = powered_off
@@ -346,6 +364,15 @@ class Adapter(DeviceObserver):
         if notify:
             self.device.trigger(IrqType.MSIX, layout.VECTOR_ENGINE)
         return True
+
+    # ---- the display pipe ----------------------------------------------------
+
+    def _serve_scanout(self) -> float | None:
+        return self.pipe.work()
+
+    def _read_for_display(self, address: int, size: int, messages: bool) -> bytes:
+        self.engine.check(address, size, write=False)
+        return self.engine.path(layout.ENGINE_MESSAGES if messages else 0).read(address, size)
 
     # ---- what the guest hears of --------------------------------------------
 

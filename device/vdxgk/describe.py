@@ -65,14 +65,21 @@ def describe(adapter: Adapter, objects: int = MAX_OBJECTS, runs: int = MAX_RUNS)
 
 
 def _display(display: Display) -> dict[str, Any]:
+    pipe = display.pipe
+    width, height = display.size()
     area = display.registers.scanout()
-    blank = display.registers.blank or area is None
+    if pipe and pipe.enabled:
+        source, pixel_format, blank = "surface", pipe.format, pipe.blank
+    else:
+        source, pixel_format = "framebuffer", area.format if area else None
+        blank = display.registers.blank or area is None
     return {
         "vram": display.framebuffer.size,
         "preferred_mode": str(display.preferred),
+        "source": source,
         "blank": blank,
-        "mode": f"{area.width}x{area.height}" if area else None,
-        "format": area.format.label if area else None,
+        "mode": f"{width}x{height}" if pixel_format else None,
+        "format": pixel_format.label if pixel_format else None,
     }
 
 

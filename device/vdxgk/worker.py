@@ -11,11 +11,15 @@ from structlog.typing import FilteringBoundLogger
 class Worker:
     """Calls ``work`` on its own thread after each ``wake``; several wakes may become one call.
 
+    ``work`` may answer in how many seconds it wants to be called again, wake or not.
+
     An exception in ``work`` is logged and the thread goes on: a bug must not
     cost the guest its device.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, name: str, work: Callable[[], float | None], log: FilteringBoundLogger
+    ) -> None:
         self._work = work
         self._wanted = threading.Event()
         self._stopping = False
@@ -37,12 +41,14 @@ class Worker:
         self._thread.join(timeout)
 
     def _run(self) -> None:
+        pause: float | None = None
         while True:
-            self._wanted.wait()
+            self._wanted.wait(pause)
             self._wanted.clear()
             if self._stopping:
                 return
+            pause = None
             try:
-                self._work()
+                pause = self._work()
             except Exception:
                 self._log.exception("internal error", worker=self._thread.name)

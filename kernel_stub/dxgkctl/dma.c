@@ -40,7 +40,7 @@ static int parse_operation(const struct options *options, uint32_t *op)
 	return EXIT_OK;
 }
 
-static uint64_t milliseconds(void)
+uint64_t milliseconds(void)
 {
 	struct timespec now;
 
@@ -67,7 +67,10 @@ static int wait_fence(uint64_t fence, uint64_t timeout_ms, uint64_t seen,
 	uint64_t deadline = milliseconds() + timeout_ms;
 
 	for (;;) {
-		struct vdxgk_ioctl_engine_wait wait = { .seen = seen };
+		struct vdxgk_ioctl_interrupt_wait wait = {
+			.seen = seen,
+			.vector = VDXGK_VECTOR_ENGINE,
+		};
 		uint64_t now;
 		int ret = poll_fence(fence, to, status);
 
@@ -80,7 +83,7 @@ static int wait_fence(uint64_t fence, uint64_t timeout_ms, uint64_t seen,
 		}
 		wait.timeout_ms = deadline - now < 60000 ? deadline - now :
 							   60000;
-		ret = device_ioctl(VDXGK_IOCTL_ENGINE_WAIT, &wait);
+		ret = device_ioctl(VDXGK_IOCTL_INTERRUPT_WAIT, &wait);
 		if (ret)
 			return ret;
 		seen = wait.seen;
@@ -101,7 +104,9 @@ static void print_fault(const struct vdxgk_engine_completion *completion)
 
 int command_dma(const struct options *options)
 {
-	struct vdxgk_ioctl_engine_wait before = { 0 };
+	struct vdxgk_ioctl_interrupt_wait before = {
+		.vector = VDXGK_VECTOR_ENGINE,
+	};
 	struct vdxgk_engine_completion completion;
 	struct vdxgk_engine_command *command;
 	struct vdxgk_escape *escape;
@@ -109,7 +114,7 @@ int command_dma(const struct options *options)
 	int ret = parse_operation(options, &op);
 
 	if (!ret)
-		ret = device_ioctl(VDXGK_IOCTL_ENGINE_WAIT, &before);
+		ret = device_ioctl(VDXGK_IOCTL_INTERRUPT_WAIT, &before);
 	if (ret)
 		return ret;
 	escape = escape_new(VDXGK_ESCAPE_SUBMIT);

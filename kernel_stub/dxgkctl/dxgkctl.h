@@ -55,9 +55,10 @@ struct options {
 	uint64_t size, offset, low, high, boundary, skip, flags, adapter;
 	uint64_t value, step, expect, source, destination, page, first, count;
 	uint64_t context, limit, timeout, attributes, desired_access, index;
+	uint64_t width, height, pitch, seed, x, y, hot_x, hot_y;
 	bool has_size, has_adapter, has_expect, has_flags;
 	bool no_adapter, messages, require_contiguous, prefer_contiguous, user;
-	uint32_t type, cache, access;
+	uint32_t type, cache, access, format;
 	char **positional;
 	int positional_count;
 };
@@ -67,7 +68,8 @@ int options_handle(const struct options *options, int index, const char *name,
 		   uint64_t *value);
 bool parse_number(const char *text, uint64_t *value);
 
-/* objects.c, lists.c, save.c, access.c, abuse.c, dma.c, shim.c: the commands. */
+/* objects.c, lists.c, save.c, access.c, abuse.c, dma.c, shim.c, display.c,
+ * pattern.c: the commands. */
 int command_create(const struct options *options);
 int command_open(const struct options *options);
 int command_close(const struct options *options);
@@ -92,12 +94,27 @@ int command_canary(const struct options *options);
 int command_sabotage(const struct options *options);
 int command_status(const struct options *options);
 int command_events(const struct options *options);
+int command_pattern(const struct options *options);
+int command_present(const struct options *options);
+int command_flip(const struct options *options);
+int command_screen(const struct options *options);
+int command_cursor(const struct options *options);
 
 /* access.c: MapPhysicalMemory; its NTSTATUS is in *status. */
 int view_map(const struct options *options, uint64_t object, uint64_t size,
 	     DXGKARGCB_MAP_PHYSICAL_MEMORY *args, uint32_t *id,
 	     uint32_t *status);
 int view_unmap(uint32_t id, uint32_t *status);
+
+int view_unmap(uint32_t id, uint32_t *status);
+
+/* pattern.c: draw into an object, through a view of this process. */
+int pattern_draw(const struct options *options, uint64_t object, uint64_t seed,
+		 uint32_t *status);
+void pattern_cursor(unsigned char *to, uint64_t seed);
+
+/* dma.c */
+uint64_t milliseconds(void);
 
 /* objects.c: size and run count, and the first runs if `limit` isn't 0. */
 int object_runs(uint64_t object, uint32_t first, uint32_t limit,

@@ -49,6 +49,20 @@ static const struct command {
 	  "\t[--value V] [--step D] [--messages] [--timeout SECONDS]" },
 	{ "exclusive", command_exclusive,
 	  "[auto|physical|logical] (exclusive access, and another domain)" },
+	{ "pattern", command_pattern,
+	  "OBJECT --width W --height H [--pitch B] [--format xrgb8888|argb8888|rgb565]\n"
+	  "\t[--offset O] [--seed N] (draw)" },
+	{ "present", command_present,
+	  "ADL --width W --height H [--pitch B] [--format F] [--offset O]\n"
+	  "\t[--messages] [--timeout SECONDS] (and wait until it is shown)" },
+	{ "flip", command_flip,
+	  "ADL ADL [OBJECT OBJECT] [--count N] ... (present in turn; draw before\n"
+	  "\tinto OBJECT, with seeds from --seed on)" },
+	{ "cursor", command_cursor,
+	  "show [ADL] --x X --y Y [--hot-x X] [--hot-y Y] [--seed N] |\n"
+	  "\tmove --x X --y Y | hide" },
+	{ "screen", command_screen,
+	  "[show|blank|return|vblanks|no-vblanks] (return: to the framebuffer)" },
 	{ "canary", command_canary, "" },
 	{ "sabotage", command_sabotage,
 	  "skip|wrong|read-only|leave|none [--page N]" },

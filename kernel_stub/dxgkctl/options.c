@@ -32,6 +32,13 @@ static const struct name caches[] = {
 	{ NULL, 0 },
 };
 
+static const struct name formats[] = {
+	{ "xrgb8888", VDXGK_FORMAT_XRGB8888 },
+	{ "argb8888", VDXGK_FORMAT_ARGB8888 },
+	{ "rgb565", VDXGK_FORMAT_RGB565 },
+	{ NULL, 0 },
+};
+
 static const struct name accesses[] = {
 	{ "kernel", DXGK_ACCESS_MODE_KERNEL_MODE },
 	{ "user", DXGK_ACCESS_MODE_USER_MODE },
@@ -44,6 +51,7 @@ enum {
 	OPTION_TYPE = 768,
 	OPTION_CACHE,
 	OPTION_ACCESS,
+	OPTION_FORMAT,
 };
 
 #define NUMBER(option, member) \
@@ -79,6 +87,14 @@ static const struct {
 	NUMBER("count", count),
 	NUMBER("limit", limit),
 	NUMBER("timeout", timeout),
+	NUMBER("width", width),
+	NUMBER("height", height),
+	NUMBER("pitch", pitch),
+	NUMBER("seed", seed),
+	NUMBER("x", x),
+	NUMBER("y", y),
+	NUMBER("hot-x", hot_x),
+	NUMBER("hot-y", hot_y),
 };
 
 static const struct {
@@ -137,7 +153,7 @@ static int parse_name(const struct name *names, const char *text,
 
 static const struct option *long_options(void)
 {
-	static struct option table[COUNT(numbers) + COUNT(flags) + 4];
+	static struct option table[COUNT(numbers) + COUNT(flags) + 5];
 	struct option *at = table;
 	size_t i;
 
@@ -152,6 +168,8 @@ static const struct option *long_options(void)
 				 OPTION_CACHE };
 	*at++ = (struct option){ "access", required_argument, NULL,
 				 OPTION_ACCESS };
+	*at++ = (struct option){ "format", required_argument, NULL,
+				 OPTION_FORMAT };
 	return table;
 }
 
@@ -165,6 +183,8 @@ static int parse_one(struct options *options, int option, char **argv)
 		return parse_name(caches, optarg, &options->cache);
 	if (option == OPTION_ACCESS)
 		return parse_name(accesses, optarg, &options->access);
+	if (option == OPTION_FORMAT)
+		return parse_name(formats, optarg, &options->format);
 	if (option >= OPTION_FLAG) {
 		*(bool *)(base + flags[option - OPTION_FLAG].value) = true;
 		return EXIT_OK;
@@ -193,6 +213,8 @@ int options_parse(struct options *options, int argc, char **argv)
 		.cache = DXGK_MEMORY_CACHING_TYPE_CACHED,
 		.attributes = SEC_COMMIT,
 		.limit = 64,
+		.count = 1,
+		.format = VDXGK_FORMAT_XRGB8888,
 		.timeout = 60,
 	};
 	optind = 0; /* start anew */

@@ -76,6 +76,10 @@ struct vdxgk_pci_cap {
 #define VDXGK_REG_FAULT_ADDRESS_LOW 0x28 /* RO */
 #define VDXGK_REG_FAULT_ADDRESS_HIGH 0x2c /* RO */
 #define VDXGK_REG_FRAMEBUFFER_PAGES 0x30 /* RO the framebuffer, in 4 KiB */
+#define VDXGK_REG_SCANOUT_CONTROL 0x40	/* RW VDXGK_SCANOUT_* */
+#define VDXGK_REG_SCANOUT_FLIP 0x44	/* WO 0 or 1: show that surface */
+#define VDXGK_REG_SCANOUT_CURSOR 0x48	/* WO any value: load the cursor */
+#define VDXGK_REG_SCANOUT_CURSOR_POSITION 0x4c /* RW bits 15:0 x, 31:16 y, signed */
 #define VDXGK_REG_PAGE_SIZE 0x1000
 
 #define VDXGK_FEATURE_MESSAGE_DMA 0x1 /* the engine can use VDXGK_ENGINE_MESSAGES */
@@ -106,7 +110,8 @@ struct vdxgk_pci_cap {
 #define VDXGK_VECTOR_CHANNEL 0 /* channel completions */
 #define VDXGK_VECTOR_EVENT 1   /* backend events */
 #define VDXGK_VECTOR_ENGINE 2  /* engine completions */
-#define VDXGK_VECTORS 3
+#define VDXGK_VECTOR_SCANOUT 3 /* vertical blanks, completed flips */
+#define VDXGK_VECTORS 4
 
 /*
  * ---- Shared memory -------------------------------------------------------
@@ -121,7 +126,10 @@ struct vdxgk_pci_cap {
  *	0x11000	events			struct vdxgk_event[256]
  *	0x15000	engine commands		struct vdxgk_engine_command[256]
  *	0x19000	engine completions	struct vdxgk_engine_completion[256]
- *	0x20000	bulk data, managed by the guest, named by requests
+ *	0x1d000	scanout			struct vdxgk_scanout
+ *	0x20000	runs of the surfaces	struct vdxgk_range[2][16384]
+ *	0xa0000	picture of the cursor	16 KiB
+ *	0xb0000	bulk data, managed by the guest, named by requests
  */
 #define VDXGK_RING_REQUESTS 0
 #define VDXGK_RING_COMPLETIONS 1
@@ -136,7 +144,10 @@ struct vdxgk_pci_cap {
 #define VDXGK_SHARED_EVENTS 0x11000
 #define VDXGK_SHARED_COMMANDS 0x15000
 #define VDXGK_SHARED_COMMAND_COMPLETIONS 0x19000
-#define VDXGK_SHARED_BULK 0x20000
+#define VDXGK_SHARED_SCANOUT 0x1d000
+#define VDXGK_SHARED_SURFACE_RUNS 0x20000
+#define VDXGK_SHARED_CURSOR_PICTURE 0xa0000
+#define VDXGK_SHARED_BULK 0xb0000
 
 /*
  * A ring of VDXGK_RING_ENTRIES.  Indices run freely and wrap at 2^32; entry
@@ -492,6 +503,87 @@ struct vdxgk_engine_completion {
 	vdxgk_u64 done;		/* bytes certainly transferred before the fault */
 	vdxgk_u64 result;	/* CRC32 */
 	vdxgk_u64 reserved[3];
+};
+
+/*
+ * ---- Scanout -------------------------------------------------------------
+ *
+ * The display pipe shows a surface in memory that the device reaches by DMA.
+ * The miniport owns it.  While it is off, the screen belongs to the registers
+ * and the framebuffer that bochs-display has.
+ *
+ * A flip: the guest describes a surface in one of two slots, writes the slot's
+ * number to VDXGK_REG_SCANOUT_FLIP, and leaves both slot and runs alone until
+ * the flip is complete.  At the next vertical blank the device copies and
+ * checks them, shows the surface from then on, reads no longer what it showed
+ * before, writes struct vdxgk_scanout_state and raises VDXGK_VECTOR_SCANOUT.
+ * A flip under way is replaced by a later one, and then never completes.
+ */
+#define VDXGK_SCANOUT_ENABLE 0x1 /* the pipe has the screen; black until the first flip */
+#define VDXGK_SCANOUT_BLANK 0x2	 /* black, whatever is shown */
+#define VDXGK_SCANOUT_VBLANK_INTERRUPT 0x4 /* at each vertical blank */
+#define VDXGK_SCANOUT_HZ 60
+
+#define VDXGK_FORMAT_XRGB8888 1
+#define VDXGK_FORMAT_ARGB8888 2 /* shown as XRGB8888: nothing lies behind it */
+#define VDXGK_FORMAT_RGB565 3
+
+#define VDXGK_SURFACES 2
+#define VDXGK_SURFACE_MAX_SIDE 4096 /* pixels */
+#define VDXGK_SURFACE_MAX_SIZE 0x4000000 /* bytes, pitch * height */
+#define VDXGK_SURFACE_MAX_RUNS 16384
+#define VDXGK_SURFACE_MESSAGES 0x1 /* flags: as VDXGK_ENGINE_MESSAGES */
+
+/* The surface's bytes are those of its runs, one behind the other; the runs
+ * are ranges of logical addresses (physical mode: guest-physical). */
+struct vdxgk_surface {
+	vdxgk_u32 format;	/* VDXGK_FORMAT_* */
+	vdxgk_u32 width;	/* pixels, 1 .. VDXGK_SURFACE_MAX_SIDE */
+	vdxgk_u32 height;
+	vdxgk_u32 pitch;	/* bytes from line to line, odd ones too */
+	vdxgk_u32 flags;	/* VDXGK_SURFACE_* */
+	vdxgk_u32 run_count;	/* 1 .. VDXGK_SURFACE_MAX_RUNS */
+	vdxgk_u64 offset;	/* of the first pixel in the runs, bytes */
+	vdxgk_u64 sequence;	/* comes back when the flip is complete */
+	vdxgk_u64 reserved[3];
+};
+
+/* A cursor of 64 x 64 pixels, ARGB8888, alpha not multiplied in.  The device
+ * keeps a copy: the picture may go once it is loaded. */
+#define VDXGK_CURSOR_SIDE 64
+#define VDXGK_CURSOR_VISIBLE 0x1
+#define VDXGK_CURSOR_MEMORY 0x2 /* the picture is at `pages`, not in the shared memory */
+#define VDXGK_CURSOR_MESSAGES 0x4 /* as VDXGK_ENGINE_MESSAGES */
+
+struct vdxgk_cursor {
+	vdxgk_u32 flags;	/* VDXGK_CURSOR_* */
+	vdxgk_u32 hot_x;	/* the pixel that is at the cursor's position */
+	vdxgk_u32 hot_y;
+	vdxgk_u32 reserved0;
+	vdxgk_u64 pages[4];	/* logical addresses of four pages */
+	vdxgk_u64 reserved1[2];
+};
+
+/* Written by the device.  `version` is odd while it writes: a reader that
+ * finds it odd, or changed, reads again.  Times are nanoseconds of a clock of
+ * the device's own that never goes back. */
+struct vdxgk_scanout_state {
+	vdxgk_u32 version;
+	vdxgk_u32 status;	/* NTSTATUS of the flip that completed last */
+	vdxgk_u64 sequence;	/* of that flip */
+	vdxgk_u64 flip_time;
+	vdxgk_u64 flip_vblank;	/* which vertical blank it waited for */
+	vdxgk_u64 vblank;	/* how many there were, when the device last looked */
+	vdxgk_u64 vblank_time;
+	vdxgk_u32 fault;	/* as VDXGK_REG_FAULT_INFO: why the surface is black, or 0 */
+	vdxgk_u32 cursor_status; /* NTSTATUS of the last loading of the cursor */
+	vdxgk_u64 fault_address;
+};
+
+struct vdxgk_scanout {
+	struct vdxgk_surface surfaces[VDXGK_SURFACES];
+	struct vdxgk_cursor cursor;
+	struct vdxgk_scanout_state state;
 };
 
 #endif

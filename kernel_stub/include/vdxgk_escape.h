@@ -28,6 +28,9 @@
 #define VDXGK_ESCAPE_PIN 14	 /* u.pin; page numbers follow */
 #define VDXGK_ESCAPE_UNPIN 15	 /* u.unpin */
 #define VDXGK_ESCAPE_OLDER 16	 /* u.older */
+#define VDXGK_ESCAPE_PRESENT 32	 /* u.present */
+#define VDXGK_ESCAPE_SCREEN 33	 /* u.screen */
+#define VDXGK_ESCAPE_CURSOR 34	 /* u.cursor; a picture may follow */
 
 /* flags: put DXGKRNL_INTERFACE.DeviceHandle into hAdapter. */
 #define VDXGK_ESCAPE_OWN_ADAPTER 0x1
@@ -108,6 +111,43 @@ struct vdxgk_escape_older {
 	vdxgk_u32 reserved;
 };
 
+/*
+ * PRESENT: show what a list leads to, from the next vertical blank on. The
+ * device has not been asked while an earlier one is under way:
+ * STATUS_DEVICE_BUSY. SCREEN tells when it is done.
+ */
+struct vdxgk_escape_present {
+	vdxgk_u32 adl;	     /* id */
+	vdxgk_u32 reserved;
+	struct vdxgk_surface surface; /* run_count: out; sequence: out */
+};
+
+/* SCREEN: what to switch, and how things are. */
+#define VDXGK_SCREEN_QUERY 0
+#define VDXGK_SCREEN_SHOW 1   /* no longer blank */
+#define VDXGK_SCREEN_BLANK 2
+#define VDXGK_SCREEN_RETURN 3 /* to the framebuffer that firmware uses */
+#define VDXGK_SCREEN_VBLANKS 4 /* an interrupt at each vertical blank */
+#define VDXGK_SCREEN_NO_VBLANKS 5
+
+struct vdxgk_escape_screen {
+	vdxgk_u32 action; /* VDXGK_SCREEN_* */
+	vdxgk_u32 control; /* out: VDXGK_SCANOUT_* */
+	vdxgk_u64 presented; /* out: sequence of the last PRESENT */
+	struct vdxgk_scanout_state state; /* out */
+};
+
+/* CURSOR: with VDXGK_CURSOR_MEMORY from the first four pages of a list, else
+ * from the 16 KiB that follow. */
+struct vdxgk_escape_cursor {
+	vdxgk_u32 adl;	 /* id, or 0 */
+	vdxgk_u32 flags; /* VDXGK_CURSOR_* */
+	vdxgk_u32 hot_x;
+	vdxgk_u32 hot_y;
+	vdxgk_u32 position; /* as VDXGK_REG_SCANOUT_CURSOR_POSITION */
+	vdxgk_u32 move_only;
+};
+
 struct vdxgk_escape {
 	vdxgk_u32 command;
 	vdxgk_u32 flags;
@@ -127,6 +167,9 @@ struct vdxgk_escape {
 		struct vdxgk_escape_pin pin;
 		struct vdxgk_escape_unpin unpin;
 		struct vdxgk_escape_older older;
+		struct vdxgk_escape_present present;
+		struct vdxgk_escape_screen screen;
+		struct vdxgk_escape_cursor cursor;
 	} u;
 };
 

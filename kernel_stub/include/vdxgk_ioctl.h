@@ -22,12 +22,12 @@ struct vdxgk_ioctl_escape {
 	vdxgk_u32 reserved;
 };
 
-/* ENGINE_WAIT: until the count of engine interrupts differs from `seen`, or
- * the time is over (no error). `seen` becomes the count. */
-struct vdxgk_ioctl_engine_wait {
+/* INTERRUPT_WAIT: until the count of a vector's interrupts differs from
+ * `seen`, or the time is over (no error). `seen` becomes the count. */
+struct vdxgk_ioctl_interrupt_wait {
 	vdxgk_u64 seen;
 	vdxgk_u32 timeout_ms;
-	vdxgk_u32 reserved;
+	vdxgk_u32 vector; /* VDXGK_VECTOR_ENGINE or _SCANOUT */
 };
 
 /* OBJECT_RUNS: guest-physical runs of an object, from run `first` on. */
@@ -134,7 +134,8 @@ struct vdxgk_ioctl_frames {
 };
 
 #define VDXGK_IOCTL_ESCAPE _IOWR('V', 0, struct vdxgk_ioctl_escape)
-#define VDXGK_IOCTL_ENGINE_WAIT _IOWR('V', 1, struct vdxgk_ioctl_engine_wait)
+#define VDXGK_IOCTL_INTERRUPT_WAIT \
+	_IOWR('V', 1, struct vdxgk_ioctl_interrupt_wait)
 #define VDXGK_IOCTL_OBJECT_RUNS _IOWR('V', 2, struct vdxgk_ioctl_object_runs)
 #define VDXGK_IOCTL_CANARY _IOR('V', 3, struct vdxgk_ioctl_canary)
 #define VDXGK_IOCTL_SABOTAGE _IOW('V', 4, struct vdxgk_ioctl_sabotage)

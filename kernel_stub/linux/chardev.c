@@ -86,23 +86,29 @@ free:
 	return ret;
 }
 
-static long ioctl_engine_wait(struct vdxgk_device *dev, void __user *user)
+static long ioctl_interrupt_wait(struct vdxgk_device *dev, void __user *user)
 {
-	struct vdxgk_ioctl_engine_wait wait;
+	struct vdxgk_ioctl_interrupt_wait wait;
+	const atomic64_t *count;
 	long ret;
 
 	if (copy_from_user(&wait, user, sizeof(wait)))
 		return -EFAULT;
+	if (wait.vector == VDXGK_VECTOR_ENGINE)
+		count = &dev->engine_interrupts;
+	else if (wait.vector == VDXGK_VECTOR_SCANOUT)
+		count = &dev->scanout_interrupts;
+	else
+		return -EINVAL;
 	ret = wait_event_interruptible_timeout(
-		dev->engine_wait,
-		READ_ONCE(dev->gone) ||
-			atomic64_read(&dev->engine_interrupts) != wait.seen,
+		dev->interrupt_wait,
+		READ_ONCE(dev->gone) || atomic64_read(count) != wait.seen,
 		msecs_to_jiffies(min_t(u32, wait.timeout_ms, WAIT_MAX_MS)));
 	if (ret < 0)
 		return ret;
 	if (READ_ONCE(dev->gone))
 		return -ENODEV;
-	wait.seen = atomic64_read(&dev->engine_interrupts);
+	wait.seen = atomic64_read(count);
 	return copy_to_user(user, &wait, sizeof(wait)) ? -EFAULT : 0;
 }
 
@@ -298,8 +304,8 @@ static long vdxgk_ioctl(struct file *file, unsigned int command,
 
 	if (command == VDXGK_IOCTL_ESCAPE)
 		return ioctl_escape(dev, file, user);
-	if (command == VDXGK_IOCTL_ENGINE_WAIT)
-		return ioctl_engine_wait(dev, user);
+	if (command == VDXGK_IOCTL_INTERRUPT_WAIT)
+		return ioctl_interrupt_wait(dev, user);
 	ret = vdxgk_link_lock(dev);
 	if (ret)
 		return ret;

@@ -56,7 +56,7 @@ static void stop(struct vdxgk_device *lead)
 		mutex_lock(&function->lock);
 		WRITE_ONCE(function->gone, true);
 		mutex_unlock(&function->lock);
-		wake_up_all(&function->engine_wait);
+		wake_up_all(&function->interrupt_wait);
 	}
 	vdxgk_adapter_stop(lead);
 	vdxgk_for_each_link(function, lead, i) {

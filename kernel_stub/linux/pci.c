@@ -135,7 +135,16 @@ static irqreturn_t engine_interrupt(int irq, void *data)
 	struct vdxgk_device *dev = data;
 
 	atomic64_inc(&dev->engine_interrupts);
-	wake_up_all(&dev->engine_wait);
+	wake_up_all(&dev->interrupt_wait);
+	return IRQ_HANDLED;
+}
+
+static irqreturn_t scanout_interrupt(int irq, void *data)
+{
+	struct vdxgk_device *dev = data;
+
+	atomic64_inc(&dev->scanout_interrupts);
+	wake_up_all(&dev->interrupt_wait);
 	return IRQ_HANDLED;
 }
 
@@ -164,6 +173,8 @@ static int request_interrupts(struct vdxgk_device *dev)
 					 IRQF_ONESHOT, "vdxgk-event" },
 		[VDXGK_VECTOR_ENGINE] = { engine_interrupt, NULL, 0,
 					  "vdxgk-engine" },
+		[VDXGK_VECTOR_SCANOUT] = { scanout_interrupt, NULL, 0,
+					   "vdxgk-scanout" },
 	};
 	int ret, vector;
 
@@ -221,7 +232,7 @@ static struct vdxgk_device *new_device(struct pci_dev *pdev)
 	INIT_LIST_HEAD(&dev->waiting);
 	mutex_init(&dev->lock);
 	mutex_init(&dev->events.lock);
-	init_waitqueue_head(&dev->engine_wait);
+	init_waitqueue_head(&dev->interrupt_wait);
 	INIT_WORK(&dev->surplus, reclaim_surplus);
 	INIT_WORK(&dev->closed, reap_views);
 	spin_lock_init(&dev->closed_lock);

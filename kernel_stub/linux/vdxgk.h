@@ -401,8 +401,9 @@ struct vdxgk_device {
 	struct vdxgk_view *view_to_map; /* within MapPhysicalMemory */
 	unsigned long next_page;
 
-	wait_queue_head_t engine_wait;
+	wait_queue_head_t interrupt_wait;
 	atomic64_t engine_interrupts;
+	atomic64_t scanout_interrupts;
 
 	PVOID miniport; /* its context, after AddDevice */
 	DXGKRNL_INTERFACE interface;

@@ -132,6 +132,7 @@ static NTSTATUS miniport_stop_device(PVOID context)
 	mp->started = 0;
 	/* In vain: then the device is lost, and releasing goes on all the same,
 	 * since Dxgkrnl takes the adapter off the bus after this. */
+	miniport_display_stop(mp);
 	miniport_engine_quiesce(&mp->engine);
 	miniport_release_views(mp);
 	miniport_release_save_area(mp);
@@ -152,6 +153,7 @@ miniport_begin_exclusive_access(HANDLE context,
 	(void)args;
 	if (!mp->started || mp->exclusive)
 		return STATUS_INVALID_DEVICE_STATE;
+	miniport_display_stop(mp);
 	status = miniport_engine_quiesce(&mp->engine);
 	mp->exclusive = NT_SUCCESS(status);
 	return status;

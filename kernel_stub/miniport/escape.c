@@ -55,6 +55,12 @@ NTSTATUS miniport_escape(HANDLE hAdapter, const DXGKARG_ESCAPE *args)
 		return miniport_unpin(mp, escape->flags, &escape->u.unpin);
 	case VDXGK_ESCAPE_OLDER:
 		return miniport_older(mp, escape->flags, &escape->u.older);
+	case VDXGK_ESCAPE_PRESENT:
+		return miniport_present(mp, &escape->u.present);
+	case VDXGK_ESCAPE_SCREEN:
+		return miniport_screen(mp, &escape->u.screen);
+	case VDXGK_ESCAPE_CURSOR:
+		return miniport_cursor(mp, &escape->u.cursor, data, room);
 	default:
 		return STATUS_INVALID_PARAMETER;
 	}

@@ -51,6 +51,14 @@ static struct miniport_adl *find_adl(struct miniport *mp, ULONG id)
 	return slot;
 }
 
+/* NULL: no such list. */
+const DXGK_ADL *miniport_adl(struct miniport *mp, ULONG id)
+{
+	const struct miniport_adl *slot = find_adl(mp, id);
+
+	return slot ? slot->adl : (const DXGK_ADL *)0;
+}
+
 static struct miniport_object *find_object(struct miniport *mp, HANDLE object)
 {
 	ULONG i;

@@ -71,6 +71,8 @@ struct miniport {
 	BOOLEAN started;
 	BOOLEAN exclusive; /* between Begin- and EndExclusiveAccess */
 	struct miniport_engine engine;
+	vdxgk_u64 flip_sequence; /* of the last flip */
+	BOOLEAN flip_pending; /* and the device may be at it still */
 	ULONG object_hint;
 	ULONG adl_hint;
 	ULONG view_hint;
@@ -116,6 +118,7 @@ NTSTATUS miniport_query_adl(struct miniport *mp,
 			    vdxgk_u64 *pages, SIZE_T room);
 NTSTATUS miniport_free_adl(struct miniport *mp,
 			   struct vdxgk_escape_free_adl *request);
+const DXGK_ADL *miniport_adl(struct miniport *mp, ULONG id);
 void miniport_release_memory(struct miniport *mp);
 
 /* save.c: the frame buffer's save area, and callbacks that are no more. */
@@ -127,6 +130,16 @@ NTSTATUS miniport_unpin(struct miniport *mp, ULONG flags,
 NTSTATUS miniport_older(struct miniport *mp, ULONG flags,
 			const struct vdxgk_escape_older *request);
 void miniport_release_save_area(struct miniport *mp);
+
+/* display.c: the display pipe. */
+NTSTATUS miniport_present(struct miniport *mp,
+			  struct vdxgk_escape_present *request);
+NTSTATUS miniport_screen(struct miniport *mp,
+			 struct vdxgk_escape_screen *request);
+NTSTATUS miniport_cursor(struct miniport *mp,
+			 const struct vdxgk_escape_cursor *request,
+			 const void *data, SIZE_T room);
+void miniport_display_stop(struct miniport *mp);
 
 /* view.c: CPU access through MapPhysicalMemory. */
 NTSTATUS miniport_map(struct miniport *mp, struct vdxgk_escape_map *request);

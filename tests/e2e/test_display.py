@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,17 +188,14 @@ class Screens:
         return settle(self.theirs.take, self.remapped.take)
 
 
-@pytest.fixture(scope="module")
-def screens(vdxgk_artifacts: Artifacts, request: pytest.FixtureRequest) -> Iterator[Screens]:
+@contextlib.contextmanager
+def linux_screens(made: Artifacts, kernel: trees.Kernel, root: Path) -> Iterator[Screens]:
     """Linux with its own bochs driver, three times."""
-    tree = trees.ensure(trees.GUESTS[trees.DEFAULT_KERNEL], Cache(), Reporter())
+    tree = trees.ensure(trees.GUESTS[kernel], Cache(), Reporter())
     draw = guest_program.ensure(Path(__file__).with_name("drmpattern.c"), tree, Cache())
     payload = initramfs.Payload(programs=(draw,), kernel_modules=("bochs",))
-    made = replace(vdxgk_artifacts, initramfs=initramfs.ensure(tree, payload, Cache()))
-    with (
-        RunDirectory("display", request.config.rootpath / "results") as run,
-        contextlib.ExitStack() as stack,
-    ):
+    made = replace(made, initramfs=initramfs.ensure(tree, payload, Cache()))
+    with RunDirectory("display", root / "results") as run, contextlib.ExitStack() as stack:
 
         def boot(name: str, config: MachineConfig) -> Machine:
             small = replace(config, memory=256 << 20)
@@ -218,6 +215,13 @@ def screens(vdxgk_artifacts: Artifacts, request: pytest.FixtureRequest) -> Itera
             ours("bare", "none"),
             ours("remapped", "intel"),
         )
+
+
+@pytest.fixture(scope="module")
+def screens(vdxgk_artifacts: Artifacts, request: pytest.FixtureRequest) -> Iterator[Screens]:
+    root = request.config.rootpath
+    with linux_screens(vdxgk_artifacts, trees.DEFAULT_KERNEL, root) as screens:
+        yield screens
 
 
 COLOURS = r"""
@@ -267,6 +271,23 @@ def test_graphics_drawn_through_drm(screens: Screens, arguments: str) -> None:
         screens.everywhere("killall", "drmpattern")
 
 
+def test_the_newest_kernel(
+    vdxgk_prepare: Callable[[trees.Kernel], Artifacts], request: pytest.FixtureRequest
+) -> None:
+    """Text and graphics once more: its driver is another one inside."""
+    kernel = trees.KERNELS[-1]
+    with linux_screens(vdxgk_prepare(kernel), kernel, request.config.rootpath) as screens:
+        screens.everywhere("sh", "-c", COLOURS)
+        settle(screens.theirs.take, screens.bare.take, lambda shown: lit(shown) > 30_000)
+        assert screens.same().shape == SHAPE
+        for mode in ("640 480", "1280 720"):
+            screens.everywhere("drmpattern", *mode.split())
+            picture = screens.same()
+            assert " ".join(map(str, picture.shape[1::-1])) == mode
+            assert lit(picture) > 0.99 * picture.shape[0] * picture.shape[1]
+            screens.everywhere("killall", "drmpattern")
+
+
 WORDS = 'Is-6*7=42?yes;"quite"!'
 """Without a space, whose echo nobody would see."""
 
@@ -276,7 +297,7 @@ def test_a_person_with_a_vnc_viewer_sees_the_screen_and_types(screens: Screens) 
     device = screen.device
     assert device
     screen.shell(COLOURS)
-    screen.shell("head -n 1 </dev/tty1 >/run/typed 2>&1 &")
+    screen.shell("rm -f /run/typed; head -n 1 </dev/tty1 >/run/typed 2>&1 &")
     viewer = SocketViewer(str(device.control.with_name("remapped.vnc")))
     viewer.encodings(ZRLE, DESKTOP_SIZE)
 
@@ -293,3 +314,33 @@ def test_a_person_with_a_vnc_viewer_sees_the_screen_and_types(screens: Screens) 
         assert answer.stdout == WORDS + "\n"
         after = settle(screen.take, seen, lambda shown: not np.array_equal(shown, before))
         assert after.shape == SHAPE
+
+
+def test_vncdotool_sees_the_screen_and_types(screens: Screens, tmp_path: Path) -> None:
+    """A client that others wrote, at our server's socket."""
+    screen = screens.remapped
+    device = screen.device
+    assert device
+    door = str(device.control.with_name("remapped.vnc"))
+    command = [
+        str(Path(sys.executable).with_name("vncdo")),
+        "--server",
+        door,
+        "--nocursor",
+        "--force-caps",
+    ]
+    file = tmp_path / "seen.png"
+
+    def seen() -> Picture:
+        subprocess.run([*command, "capture", str(file)], check=True, capture_output=True)
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+
+    screen.shell(COLOURS)
+    screen.shell("rm -f /run/typed; head -n 1 </dev/tty1 >/run/typed 2>&1 &")
+    assert settle(screen.take, seen, lambda shown: lit(shown) > 30_000).shape == SHAPE
+    with ViewerInput(device.control, screen.machine.qmp):
+        # Few enough for the room that QEMU's keyboard has.
+        subprocess.run([*command, "type", "oK", "key", "enter"], check=True, capture_output=True)
+        wait = "until [ -s /run/typed ]; do sleep 0.1; done; cat /run/typed"
+        assert screen.machine.guest.run(["sh", "-c", wait]).check().stdout == "oK\n"

@@ -30,6 +30,10 @@ REG_FAULT_INFO = 0x24
 REG_FAULT_ADDRESS_LOW = 0x28
 REG_FAULT_ADDRESS_HIGH = 0x2C
 REG_FRAMEBUFFER_PAGES = 0x30
+REG_SCANOUT_CONTROL = 0x40
+REG_SCANOUT_FLIP = 0x44
+REG_SCANOUT_CURSOR = 0x48
+REG_SCANOUT_CURSOR_POSITION = 0x4C
 REG_PAGE_SIZE = 0x1000
 
 FEATURE_MESSAGE_DMA = 0x1
@@ -54,7 +58,8 @@ FAULT_INACCESSIBLE = 6
 VECTOR_CHANNEL = 0
 VECTOR_EVENT = 1
 VECTOR_ENGINE = 2
-VECTORS = 3
+VECTOR_SCANOUT = 3
+VECTORS = 4
 
 RING_REQUESTS = 0
 RING_COMPLETIONS = 1
@@ -69,7 +74,10 @@ SHARED_COMPLETIONS = 0x09000
 SHARED_EVENTS = 0x11000
 SHARED_COMMANDS = 0x15000
 SHARED_COMMAND_COMPLETIONS = 0x19000
-SHARED_BULK = 0x20000
+SHARED_SCANOUT = 0x1D000
+SHARED_SURFACE_RUNS = 0x20000
+SHARED_CURSOR_PICTURE = 0xA0000
+SHARED_BULK = 0xB0000
 
 OP_START_ADAPTER = 1
 OP_STOP_ADAPTER = 2
@@ -124,6 +132,26 @@ ENGINE_FILL = 2
 ENGINE_CRC32 = 3
 ENGINE_MESSAGES = 0x1
 ENGINE_MAX_SIZE = 0x40000000
+
+SCANOUT_ENABLE = 0x1
+SCANOUT_BLANK = 0x2
+SCANOUT_VBLANK_INTERRUPT = 0x4
+SCANOUT_HZ = 60
+
+FORMAT_XRGB8888 = 1
+FORMAT_ARGB8888 = 2
+FORMAT_RGB565 = 3
+
+SURFACES = 2
+SURFACE_MAX_SIDE = 4096
+SURFACE_MAX_SIZE = 0x4000000
+SURFACE_MAX_RUNS = 16384
+SURFACE_MESSAGES = 0x1
+
+CURSOR_SIDE = 64
+CURSOR_VISIBLE = 0x1
+CURSOR_MEMORY = 0x2
+CURSOR_MESSAGES = 0x4
 
 
 class PciCap(ctypes.LittleEndianStructure):
@@ -398,4 +426,60 @@ class EngineCompletion(ctypes.LittleEndianStructure):
         ("done", c_uint64),
         ("result", c_uint64),
         ("reserved", c_uint64 * 3),
+    ]
+
+
+class Surface(ctypes.LittleEndianStructure):
+    """A surface to be shown."""
+
+    _fields_: ClassVar = [
+        ("format", c_uint32),
+        ("width", c_uint32),
+        ("height", c_uint32),
+        ("pitch", c_uint32),
+        ("flags", c_uint32),
+        ("run_count", c_uint32),
+        ("offset", c_uint64),
+        ("sequence", c_uint64),
+        ("reserved", c_uint64 * 3),
+    ]
+
+
+class Cursor(ctypes.LittleEndianStructure):
+    """A cursor to be loaded."""
+
+    _fields_: ClassVar = [
+        ("flags", c_uint32),
+        ("hot_x", c_uint32),
+        ("hot_y", c_uint32),
+        ("reserved0", c_uint32),
+        ("pages", c_uint64 * 4),
+        ("reserved1", c_uint64 * 2),
+    ]
+
+
+class ScanoutState(ctypes.LittleEndianStructure):
+    """What the display pipe tells."""
+
+    _fields_: ClassVar = [
+        ("version", c_uint32),
+        ("status", c_uint32),
+        ("sequence", c_uint64),
+        ("flip_time", c_uint64),
+        ("flip_vblank", c_uint64),
+        ("vblank", c_uint64),
+        ("vblank_time", c_uint64),
+        ("fault", c_uint32),
+        ("cursor_status", c_uint32),
+        ("fault_address", c_uint64),
+    ]
+
+
+class Scanout(ctypes.LittleEndianStructure):
+    """The display pipe's part of the shared memory."""
+
+    _fields_: ClassVar = [
+        ("surfaces", Surface * 2),
+        ("cursor", Cursor),
+        ("state", ScanoutState),
     ]

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from vdxgk.channel import layout
 from vdxgk.faults import FaultRecord
+
+_SCANOUT = range(layout.REG_SCANOUT_CONTROL, layout.REG_SCANOUT_CURSOR_POSITION + 4)
+
+
+class ScanoutRegisters(Protocol):
+    """What answers for VDXGK_REG_SCANOUT_*."""
+
+    def read_register(self, offset: int) -> int:
+        """A register's value."""
+
+    def write_register(self, offset: int, value: int) -> None:
+        """Take note of a write."""
 
 
 class RegisterPage:
@@ -17,6 +30,7 @@ class RegisterPage:
     def __init__(
         self,
         faults: FaultRecord,
+        scanout: ScanoutRegisters,
         *,
         features: int,
         dma_bits: int,
@@ -30,6 +44,7 @@ class RegisterPage:
         self.accesses = 0
         """Reads and writes since the server started: each of them stops the guest's processor."""
         self._faults = faults
+        self._scanout = scanout
         self._constants = {
             layout.REG_MAGIC: layout.MAGIC,
             layout.REG_VERSION: layout.VERSION,
@@ -57,6 +72,8 @@ class RegisterPage:
             return self._constants[offset]
         if offset == layout.REG_STATUS:
             return self.status
+        if offset in _SCANOUT:
+            return self._scanout.read_register(offset)
         first = self._faults.first
         if offset == layout.REG_FAULT_COUNT:
             return self._faults.count
@@ -81,5 +98,8 @@ class RegisterPage:
         if offset == layout.REG_CONTROL and value & layout.CONTROL_RESET:
             self.status = 0
             self._on_reset()
+        elif offset in _SCANOUT:
+            if self.status & layout.STATUS_READY:
+                self._scanout.write_register(offset, value)
         elif offset == layout.REG_FAULT_INFO and value & layout.FAULT_VALID:
             self._faults.clear()

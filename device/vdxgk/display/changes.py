@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vdxgk.display.display import Display, Screen
-from vdxgk.display.pixels import Picture, Words, raw_words, to_picture
-from vdxgk.display.scanout import PixelFormat, Scanout
+from vdxgk.display.pixels import Picture, Words, to_picture
+from vdxgk.display.scanout import PixelFormat
 
 BAND = 64
 """Rows that are compared at once; a band has at most one changed rectangle.
@@ -56,44 +56,46 @@ class ChangeTracker:
         """Take everything for changed."""
         self._screen = None
 
-    def look(self) -> tuple[Screen, list[Change]]:
+    def look(self, with_cursor: bool = True) -> tuple[Screen, list[Change]]:
         """What is on the screen, and what of it is new, top to bottom.
 
         The changes hold until the next look.
         """
-        screen = self._display.screen()
-        if screen.area is None:
+        screen, words = self._display.look(with_cursor)
+        if words is None or screen.format is None:
             if screen == self._screen:
                 return screen, []
             self._screen, self._seen = screen, None
             black = np.broadcast_to(_BLACK, (screen.height, screen.width))
             return screen, _bands(black, PixelFormat.XRGB8888)
-        words = raw_words(self._display.framebuffer.view, screen.area)
         if self._seen is None or screen != self._screen:
             self._screen, self._copy = screen, bytearray(words.tobytes())
             self._seen = np.frombuffer(self._copy, words.dtype).reshape(words.shape)
-            return screen, _bands(self._seen, screen.area.format)
+            return screen, _bands(self._seen, screen.format)
         if words.flags.c_contiguous and self._copy.startswith(words.data):
             return screen, []  # by memcmp, in a third of the time that numpy takes
-        changes = (
-            self._look_at(words, self._seen, top, screen.area)
-            for top in range(0, screen.height, BAND)
-        )
-        return screen, [change for change in changes if change]
+        changes = []
+        for top in range(0, screen.height, BAND):
+            change = _compare(words, self._seen, top, screen.format)
+            if change:
+                changes.append(change)
+        return screen, changes
 
-    def _look_at(self, words: Words, seen: Words, top: int, area: Scanout) -> Change | None:
-        band = slice(top, top + BAND)
-        if np.array_equal(words[band], seen[band]):
-            return None
-        # The guest goes on drawing: what is shown is what is remembered.
-        now = words[band].copy()
-        different = now != seen[band]
-        rows, columns = (np.flatnonzero(different.any(axis=axis)) for axis in (1, 0))
-        seen[band] = now
-        if not len(rows):
-            return None
-        part = now[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return Change(int(columns[0]), top + int(rows[0]), part, area.format)
+
+def _compare(words: Words, seen: Words, top: int, pixel_format: PixelFormat) -> Change | None:
+    """What is new in a band, which is remembered."""
+    band = slice(top, top + BAND)
+    if np.array_equal(words[band], seen[band]):
+        return None
+    # The guest goes on drawing: what is shown is what is remembered.
+    now = words[band].copy()
+    different = now != seen[band]
+    rows, columns = (np.flatnonzero(different.any(axis=axis)) for axis in (1, 0))
+    seen[band] = now
+    if not len(rows):
+        return None
+    part = now[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Change(int(columns[0]), top + int(rows[0]), part, pixel_format)
 
 
 def _bands(words: Words, pixel_format: PixelFormat) -> list[Change]:

@@ -11,28 +11,32 @@ from PIL import Image
 
 from pyvfio_user import SharedMemory
 from vdxgk.display.edid import Mode, edid
-from vdxgk.display.pixels import Picture, raw_words, to_picture
+from vdxgk.display.pipe import DisplayPipe
+from vdxgk.display.pixels import Picture, Words, raw_words, to_picture
 from vdxgk.display.registers import DisplayRegisters
-from vdxgk.display.scanout import Scanout
+from vdxgk.display.scanout import PixelFormat
 
 DEFAULT_MODE = Mode(1280, 800)
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What is to be seen: a rectangle of the framebuffer, or black.  Sizes in pixels."""
+    """What is to be seen: pixels of a format, or black (None).  Sizes in pixels."""
 
     width: int
     height: int
-    area: Scanout | None
+    format: PixelFormat | None
 
 
 class Display:
     """``framebuffer`` and ``registers`` are the guest's side; :meth:`picture` is a person's.
 
-    A blank screen is a black picture: of the size that the registers hold,
-    or else of the preferred mode.
+    While ``pipe`` is enabled, the screen shows its surface; else what the registers say.
+    A blank screen is a black picture: of the size that these hold, or else of
+    the preferred mode.
     """
+
+    pipe: DisplayPipe | None = None
 
     def __init__(self, vram: int, preferred: Mode = DEFAULT_MODE) -> None:
         """``vram`` in bytes, as in AdapterOptions."""
@@ -50,19 +54,42 @@ class Display:
         self.registers.reset()
         self.framebuffer.clear()
 
-    def screen(self) -> Screen:
-        """What is to be seen now."""
-        area = self.registers.scanout()
+    def size(self) -> tuple[int, int]:
+        """Width and height of the screen now, in pixels."""
+        if self.pipe and self.pipe.enabled:
+            size = self.pipe.size()
+        else:
+            area = self.registers.scanout()
+            size = (area.width, area.height) if area else None
+        return size or (self.preferred.width, self.preferred.height)
+
+    def look(self, with_cursor: bool = True) -> tuple[Screen, Words | None]:
+        """What is to be seen now, and its pixels; None for black.
+
+        Pixels may be the framebuffer's own, in place.
+        """
+        if self.pipe and self.pipe.enabled:
+            shown = self.pipe.look(with_cursor)
+            if shown is not None:
+                black = shown.words is None
+                screen = Screen(shown.width, shown.height, None if black else shown.format)
+                return screen, shown.words
+            area = None
+        else:
+            area = self.registers.scanout()
         if area is None:
-            return Screen(self.preferred.width, self.preferred.height, None)
-        return Screen(area.width, area.height, None if self.registers.blank else area)
+            return Screen(self.preferred.width, self.preferred.height, None), None
+        if self.registers.blank:
+            return Screen(area.width, area.height, None), None
+        words = raw_words(self.framebuffer.view, area)
+        return Screen(area.width, area.height, area.format), words
 
     def picture(self) -> Picture:
         """What is on the screen now; a copy."""
-        screen = self.screen()
-        if screen.area is None:
+        screen, words = self.look()
+        if words is None or screen.format is None:
             return np.zeros((screen.height, screen.width, 3), np.uint8)
-        return to_picture(raw_words(self.framebuffer.view, screen.area), screen.area.format)
+        return to_picture(words, screen.format)
 
     def png(self) -> bytes:
         """The picture as a PNG file.  One at a time, which bounds the memory that it takes."""

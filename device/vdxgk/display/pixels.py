@@ -49,3 +49,11 @@ def to_picture(words: Words, pixel_format: PixelFormat) -> Picture:
         for colour, place in enumerate(order):
             picture[top : top + _BAND, :, colour] = band[..., place]
     return picture
+
+
+def from_picture(picture: Picture, pixel_format: PixelFormat) -> Words:
+    """Pixels as they lie in memory; RGB565 keeps the high bits.  No big-endian ones."""
+    red, green, blue = (picture[..., colour].astype(np.uint32) for colour in range(3))
+    if pixel_format is PixelFormat.RGB565:
+        return (red >> 3 << 11 | green >> 2 << 5 | blue >> 3).astype("<u2")
+    return (red << 16 | green << 8 | blue).astype("<u4")

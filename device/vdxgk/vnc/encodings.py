@@ -5,12 +5,16 @@ from __future__ import annotations
 import struct
 import zlib
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vdxgk.display.changes import Change
 from vdxgk.vnc.pixel_format import PixelFormat
 
 RAW = 0
 ZRLE = 16
 DESKTOP_SIZE = -223
+CURSOR = -239
 
 _TILE = 64
 _TILE_RAW = b"\x00"
@@ -21,6 +25,15 @@ _FASTEST = 1
 def raw(change: Change, pixel_format: PixelFormat) -> bytes:
     """Pixels, line by line (7.7.1)."""
     return pixel_format.encode(change).tobytes()
+
+
+def cursor(picture: NDArray[np.uint8], pixel_format: PixelFormat) -> bytes:
+    """A cursor's pixels and its mask (7.8.1); what is more than half opaque is opaque.
+
+    ``picture`` is height x width x 4: blue, green, red, alpha.
+    """
+    pixels = pixel_format.convert(picture[..., 2::-1])
+    return pixels.tobytes() + np.packbits(picture[..., 3] > 127, axis=1).tobytes()
 
 
 class Zrle:

@@ -55,9 +55,10 @@ class PixelFormat:
         if self == DEFAULT and change.format is display.PixelFormat.XRGB8888:
             words = np.ascontiguousarray(change.words)
             return words.view(np.uint8).reshape(*words.shape, 4)
-        return self._convert(change.picture)
+        return self.convert(change.picture)
 
-    def _convert(self, picture: Picture) -> NDArray[np.uint8]:
+    def convert(self, picture: Picture) -> NDArray[np.uint8]:
+        """Height x width x bytes, of red, green and blue."""
         values = np.zeros(picture.shape[:2], np.uint32)
         for colour, (maximum, shift) in enumerate(zip(self.maxima, self.shifts, strict=True)):
             part = picture[..., colour].astype(np.uint32)

@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from vdxgk.display.changes import Change
+from vdxgk.display.cursor import Cursor
 from vdxgk.vnc import encodings, pixel_format
 from vdxgk.vnc.pixel_format import PixelFormat, PixelFormatError
 
@@ -57,6 +58,13 @@ class Pointer:
     y: int
 
 
+@dataclass(frozen=True, slots=True)
+class CursorChange:
+    """What the viewer's pointer is to look like; None: like nothing."""
+
+    cursor: Cursor | None
+
+
 Event = UpdateRequest | Key | Pointer
 
 
@@ -71,6 +79,8 @@ class Connection:
         self._name = name.encode()
         self._encoding = encodings.RAW
         self._resizes = False
+        self.draws_cursor = False
+        """Whether the viewer draws the cursor itself, where its own pointer is."""
         self._zrle = encodings.Zrle()
         self._input = bytearray()
         self._output = bytearray()
@@ -106,11 +116,17 @@ class Connection:
         self._output += struct.pack(">BxH", _FRAMEBUFFER_UPDATE, 1) + header
         return True
 
-    def update(self, changes: Sequence[Change]) -> None:
-        """Answer an update request with pixels; those beyond the viewer's size are left out."""
+    def update(self, changes: Sequence[Change], cursor: CursorChange | None = None) -> None:
+        """Answer an update request with pixels; those beyond the viewer's size are left out.
+
+        ``cursor`` is a new cursor for a viewer that draws it itself.
+        """
         cropped = (change.cropped(self.width, self.height) for change in changes)
         visible = [change for change in cropped if change]
-        self._output += struct.pack(">BxH", _FRAMEBUFFER_UPDATE, len(visible))
+        count = len(visible) + (cursor is not None)
+        self._output += struct.pack(">BxH", _FRAMEBUFFER_UPDATE, count)
+        if cursor is not None:
+            self._update_cursor(cursor.cursor)
         for change in visible:
             height, width = change.words.shape
             self._output += struct.pack(">4Hi", change.x, change.y, width, height, self._encoding)
@@ -118,6 +134,15 @@ class Connection:
                 self._output += self._zrle.encode(change, self.pixel_format)
             else:
                 self._output += encodings.raw(change, self.pixel_format)
+
+    def _update_cursor(self, cursor: Cursor | None) -> None:
+        if cursor is None:  # nothing to be seen
+            self._output += struct.pack(">4Hi", 0, 0, 0, 0, encodings.CURSOR)
+            return
+        height, width = cursor.picture.shape[:2]
+        place = cursor.hot_x, cursor.hot_y
+        self._output += struct.pack(">4Hi", *place, width, height, encodings.CURSOR)
+        self._output += encodings.cursor(cursor.picture, self.pixel_format)
 
     # ---- what comes in: each yield asks for so many bytes -------------------
 
@@ -171,3 +196,4 @@ class Connection:
         known = (item for item in offered if item in (encodings.RAW, encodings.ZRLE))
         self._encoding = next(known, encodings.RAW)
         self._resizes = encodings.DESKTOP_SIZE in offered
+        self.draws_cursor = encodings.CURSOR in offered

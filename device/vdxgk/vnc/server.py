@@ -21,7 +21,15 @@ from structlog.typing import FilteringBoundLogger
 from vdxgk.control import ControlError, remove_stale_socket
 from vdxgk.display.changes import ChangeTracker
 from vdxgk.display.display import Display
-from vdxgk.vnc.protocol import Connection, Event, Key, Pointer, ProtocolError, UpdateRequest
+from vdxgk.vnc.protocol import (
+    Connection,
+    CursorChange,
+    Event,
+    Key,
+    Pointer,
+    ProtocolError,
+    UpdateRequest,
+)
 
 MAX_VIEWERS = 8
 SEND_SECONDS = 30.0
@@ -137,9 +145,10 @@ class Viewer:
         self._poll = select.poll()  # select() stops at descriptor 1023
         self._poll.register(connection, select.POLLIN)
         self._on_input = on_input
+        self._display = display
         self._tracker = ChangeTracker(display)
-        screen = display.screen()
-        self._protocol = Connection("vdxgk", screen.width, screen.height)
+        self._cursor = CursorChange(None)  # what the viewer draws itself
+        self._protocol = Connection("vdxgk", *display.size())
         self._wants_update = False
         self._pause = _FRAME
         self._due = time.monotonic()
@@ -170,18 +179,27 @@ class Viewer:
 
     def _look(self) -> None:
         now = time.monotonic()
-        screen, changes = self._tracker.look()
+        cursor = self._new_cursor()
+        screen, changes = self._tracker.look(with_cursor=not self._protocol.draws_cursor)
         if self._protocol.resize(screen.width, screen.height):
             self._tracker.forget()
-        elif changes:
-            self._protocol.update(changes)
+        elif changes or cursor:
+            self._protocol.update(changes, cursor)
+            self._cursor = cursor or self._cursor
         else:
             self._pause = min(self._pause * _SLOWER, _SLOWEST)
             self._due = now + self._pause
             return
         self._pause = _FRAME
-        self._due = now + _FRAME
+        # From when it was due, not from when it was done: the rate is kept on average.
+        self._due = max(self._due + _FRAME, now)
         self._wants_update = False
+
+    def _new_cursor(self) -> CursorChange | None:
+        """The cursor, if the viewer draws it and does not have it yet."""
+        pipe = self._display.pipe
+        cursor = pipe.cursor if pipe and self._protocol.draws_cursor else None
+        return CursorChange(cursor) if cursor is not self._cursor.cursor else None
 
     # ---- what the person does -------------------------------------------------
 

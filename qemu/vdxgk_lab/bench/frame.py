@@ -10,6 +10,7 @@ import numpy as np
 
 from vdxgk.display.changes import ChangeTracker
 from vdxgk.display.display import Display
+from vdxgk.display.scanout import PixelFormat
 from vdxgk_lab.bench.figures import Figure, compare, timed
 
 VRAM = 64 << 20
@@ -64,9 +65,8 @@ def _showing(width: int, height: int) -> Display:
     for place, value in ((2, width), (4, height), (6, 32), (8, 1)):
         display.registers.write(DISPI + place, value.to_bytes(2, "little"))
     display.registers.write(0x400, b"\x20")
-    screen = display.screen()
-    assert (screen.width, screen.height) == (width, height)
-    assert screen.area is not None
+    screen, _ = display.look()
+    assert (screen.width, screen.height, screen.format) == (width, height, PixelFormat.XRGB8888)
     size = width * height * 4
     display.framebuffer.view[:size] = os.urandom(size)
     return display

@@ -13,8 +13,10 @@ class Page:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.faults = FaultRecord()
+        self.scanout: dict[int, int] = {}
         self.page = RegisterPage(
             self.faults,
+            self,
             features=1,
             dma_bits=32,
             framebuffer=16 << 20,
@@ -22,6 +24,12 @@ class Page:
             on_channel_doorbell=lambda: self.calls.append("channel"),
             on_engine_doorbell=lambda: self.calls.append("engine"),
         )
+
+    def read_register(self, offset: int) -> int:
+        return self.scanout.get(offset, 0)
+
+    def write_register(self, offset: int, value: int) -> None:
+        self.scanout[offset] = value
 
     def read(self, offset: int) -> int:
         return int.from_bytes(self.page.read(offset, 4), "little")
@@ -82,3 +90,17 @@ def test_the_fault_register_keeps_the_first_until_cleared(page: Page) -> None:
     assert page.read(layout.REG_FAULT_INFO) == 0
     page.faults.add(Fault(0x3000, 8, False, FaultReason.FORBIDDEN))
     assert page.read(layout.REG_FAULT_ADDRESS_LOW) == 0x3000
+
+
+def test_the_display_pipe_has_registers_of_its_own(page: Page) -> None:
+    page.write(layout.REG_SCANOUT_CONTROL, 1)
+    assert page.read(layout.REG_SCANOUT_CONTROL) == 0  # the channel is not ready
+    page.page.status = layout.STATUS_READY
+    page.write(layout.REG_SCANOUT_CONTROL, 5)
+    page.write(layout.REG_SCANOUT_CURSOR_POSITION, 0xFFFE0001)
+    page.write(layout.REG_SCANOUT_CURSOR_POSITION + 4, 7)
+    assert page.scanout == {
+        layout.REG_SCANOUT_CONTROL: 5,
+        layout.REG_SCANOUT_CURSOR_POSITION: 0xFFFE0001,
+    }
+    assert page.read(layout.REG_SCANOUT_CURSOR_POSITION) == 0xFFFE0001

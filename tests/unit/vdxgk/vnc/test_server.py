@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import structlog
 
-from tests.unit.vdxgk.vnc.viewer import DESKTOP_SIZE, RAW, ZRLE, SocketViewer
+from tests.unit.vdxgk.display.test_pipe import Rig, cursor
+from tests.unit.vdxgk.vnc.viewer import CURSOR, DESKTOP_SIZE, RAW, ZRLE, SocketViewer
+from vdxgk.channel import layout
 from vdxgk.control import ControlError
 from vdxgk.display.display import Display
 from vdxgk.display.edid import Mode
@@ -197,3 +199,37 @@ def test_a_viewer_among_many_descriptors_is_served(served: Served) -> None:
     finally:
         for descriptor in many:
             os.close(descriptor)
+
+
+def test_a_viewer_that_draws_the_cursor_gets_its_picture(
+    served: Served, viewer: SocketViewer
+) -> None:
+    rig = Rig()
+    rig.show(width=100, height=80)
+    served.display.pipe = rig.pipe
+    under = rig.display.picture()
+    picture = np.random.default_rng(3).integers(0, 256, (64, 64, 4), np.uint8)
+    at = layout.SHARED_CURSOR_PICTURE
+    rig.shared[at : at + picture.size] = picture.tobytes()
+    cursor(rig, 20, 10, hot_x=4, hot_y=6)
+    viewer.encodings(RAW, DESKTOP_SIZE, CURSOR)
+    while viewer.cursor is None or (viewer.width, viewer.height) != (100, 80):
+        viewer.request()
+        viewer.update()
+    assert np.array_equal(viewer.picture, under)
+    hot_x, hot_y, pixels, opaque = viewer.cursor
+    assert (hot_x, hot_y) == (4, 6)
+    assert np.array_equal(pixels, picture[..., 2::-1])
+    assert np.array_equal(opaque, picture[..., 3] >= 128)
+
+    # Another viewer, who does not, sees it in the picture.
+    other = served.connect()
+    other.request(incremental=False)
+    assert np.array_equal(other.update(), rig.display.picture())
+    assert not np.array_equal(other.picture, under)
+
+    cursor(rig, 20, 10, flags=0)
+    while viewer.cursor[2].size:
+        viewer.request()
+        viewer.update()
+    assert np.array_equal(viewer.picture, under)

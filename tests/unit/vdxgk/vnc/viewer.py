@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-RAW, ZRLE, DESKTOP_SIZE = 0, 16, -223
+RAW, ZRLE, DESKTOP_SIZE, CURSOR = 0, 16, -223, -239
 LIMIT = 30
 
 Receive = Callable[[int], bytes]
@@ -44,6 +44,8 @@ class TestViewer:
         self.name = receive(struct.unpack(">I", receive(4))[0])
         self.picture = np.zeros((self.height, self.width, 3), np.uint8)
         self.rectangles: list[tuple[int, int, int, int, int]] = []
+        self.cursor: tuple[int, int, NDArray[np.uint8], NDArray[np.bool_]] | None = None
+        """Hot spot, pixels, and which of them are opaque."""
         self._inflate = zlib.decompressobj()
 
     def encodings(self, *numbers: int) -> None:
@@ -69,6 +71,13 @@ class TestViewer:
             if encoding == DESKTOP_SIZE:
                 self.width, self.height = width, height
                 self.picture = np.full((height, width, 3), 77, np.uint8)
+                continue
+            if encoding == CURSOR:
+                pixels = self._pixels(self._receive(4 * width * height), 4, height, width)
+                row = (width + 7) // 8
+                mask = np.frombuffer(self._receive(row * height), np.uint8).reshape(height, row)
+                opaque = np.unpackbits(mask, axis=1)[:, :width].astype(np.bool_)
+                self.cursor = (x, y, pixels, opaque)
                 continue
             assert x + width <= self.width
             assert y + height <= self.height
