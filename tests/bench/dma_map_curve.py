@@ -1,35 +1,42 @@
-"""What a DMA_MAP and a DMA_UNMAP cost as mappings accumulate.
+"""Whether DMA_MAP and DMA_UNMAP of a page stay flat as mappings accumulate.
 
     python tests/bench/dma_map_curve.py
 
-Three lines for each order of the pages: the table alone, the table behind a
-session, and a served device that answers one message at a time.  Figures are
-microseconds around 1,000 and around 60,000 mappings, the least of nine blocks
-of 250, so that a busy machine shows less.
+For each way (the table alone, the table behind a session, a served device that
+answers one message at a time) there are two devices: one with 1,000 mappings of
+a file and one with 60,000.  Blocks of 100 more pages are mapped and unmapped in
+one and in the other by turns, so that what else the machine does hits both.
+Figures are microseconds, medians over the blocks, and the median of the rate at
+60,000 over the rate at 1,000.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import random
 import socket
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from pyvfio_user import Access, Client, ConfigSpace, Device, Server, SharedMemory, wire
+from pyvfio_user import Access, ConfigSpace, Device, Server, SharedMemory, wire
 from pyvfio_user.session import Session
 from pyvfio_user.version import Capabilities
 
 PAGE = 0x1000
-MAPPINGS = 62_000
-BLOCK = 250
+FEW, MANY = 1000, 60_000
+BLOCK, BLOCKS = 100, 61
 READ_WRITE = Access.READ | Access.WRITE
 GREETING = wire.request(0, wire.Command.VERSION, b'\0\0\0\0{"capabilities":{}}\0')
 
-Step = Callable[[int, int], None]  # a page number, and a descriptor that the step takes over
+Map = Callable[[int, int], object]  # a page number, and a descriptor that is taken over
+Unmap = Callable[[int], object]  # a page number
+Way = Callable[[int], contextlib.AbstractContextManager[tuple[Map, Unmap]]]
 
 
 class Quiet:
@@ -54,71 +61,41 @@ def unmap_message(page: int) -> bytes:
     return wire.request(1, wire.Command.DMA_UNMAP, payload)
 
 
-def curve(
-    name: str, pages: list[int], memory: int, map_: Step, unmap: Callable[[int], None]
-) -> None:
-    """Map all pages, then unmap them; print both ends."""
-    costs = []
-    for start in range(0, len(pages), BLOCK):
-        block = pages[start : start + BLOCK]
-        copies = [os.dup(memory) for _ in block]
-        began = time.perf_counter()
-        for page, copy in zip(block, copies, strict=True):
-            map_(page, copy)
-        costs.append((time.perf_counter() - began) / BLOCK * 1e6)
-    back = []
-    for start in range(0, len(pages), BLOCK):
-        began = time.perf_counter()
-        for page in pages[start : start + BLOCK]:
-            unmap(page)
-        back.append((time.perf_counter() - began) / BLOCK * 1e6)
-    few, many = (min(costs[at : at + 9]) for at in (0, 59_000 // BLOCK))
-    print(f"{name:20} map {few:5.1f} -> {many:5.1f} us ({few / many:4.2f} of the rate)", end="  ")
-    few, many = (min(back[::-1][at : at + 9]) for at in (0, 59_000 // BLOCK))
-    print(f"unmap {few:5.1f} -> {many:5.1f} us ({few / many:4.2f})")
-
-
-def table(name: str, pages: list[int], memory: int) -> None:
+@contextmanager
+def table(_memory: int) -> Iterator[tuple[Map, Unmap]]:
     """The table alone."""
     dma = Device(ConfigSpace(1, 2, 3), {}).dma
-    curve(
-        f"{name}, table",
-        pages,
-        memory,
-        lambda page, copy: void(dma.map(page * PAGE, PAGE, READ_WRITE, copy, page * PAGE)),
-        lambda page: void(dma.unmap(page * PAGE, PAGE)),
+    yield (
+        lambda page, copy: dma.map(page * PAGE, PAGE, READ_WRITE, copy, page * PAGE),
+        lambda page: dma.unmap(page * PAGE, PAGE),
     )
+    dma.clear()
 
 
-def session(name: str, pages: list[int], memory: int) -> None:
+@contextmanager
+def session(_memory: int) -> Iterator[tuple[Map, Unmap]]:
     """The table behind the protocol, without a socket."""
     offer = Capabilities(16, 1 << 17, True)
-    answering = Session(Device(ConfigSpace(1, 2, 3), {}), Quiet(), void, offer=offer)
+    device = Device(ConfigSpace(1, 2, 3), {})
+    answering = Session(device, Quiet(), lambda _message: None, offer=offer)
 
     def feed(message: bytes, descriptors: list[int] | None = None) -> None:
         answering.connection.get_buffer()[: len(message)] = message
         answering.receive(len(message), descriptors)
 
     feed(GREETING)
-    curve(
-        f"{name}, session",
-        pages,
-        memory,
-        lambda page, copy: feed(map_message(page), [copy]),
-        lambda page: feed(unmap_message(page)),
-    )
+    yield lambda page, copy: feed(map_message(page), [copy]), lambda page: feed(unmap_message(page))
     answering.lost()
 
 
-def served(name: str, pages: list[int], memory: int) -> None:
+@contextmanager
+def served(_memory: int) -> Iterator[tuple[Map, Unmap]]:
     """A server's whole way, one message at a time."""
     with tempfile.TemporaryDirectory() as directory:
         server = Server(Device(ConfigSpace(1, 2, 3), {}), f"{directory}/socket", log=Quiet())
         server.open()
         thread = threading.Thread(target=server.serve)
         thread.start()
-        with Client(server.path) as client:
-            client.negotiate({})
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(server.path)
         connected.send(GREETING)
@@ -132,10 +109,7 @@ def served(name: str, pages: list[int], memory: int) -> None:
                 os.close(copy)
             connected.recv(4096)
 
-        curve(
-            f"{name}, served",
-            pages,
-            memory,
+        yield (
             lambda page, copy: send(map_message(page), copy),
             lambda page: send(unmap_message(page)),
         )
@@ -144,19 +118,51 @@ def served(name: str, pages: list[int], memory: int) -> None:
         thread.join()
 
 
-def void(_value: object) -> None:
-    """Drop a value."""
+def timed(steps: tuple[Map, Unmap], pages: list[int], memory: int) -> tuple[float, float]:
+    """Map pages and unmap them: microseconds for each."""
+    map_, unmap = steps
+    copies = [os.dup(memory) for _ in pages]
+    began = time.perf_counter()
+    for page, copy in zip(pages, copies, strict=True):
+        map_(page, copy)
+    between = time.perf_counter()
+    for page in pages:
+        unmap(page)
+    ended = time.perf_counter()
+    return (between - began) / len(pages) * 1e6, (ended - between) / len(pages) * 1e6
+
+
+def curve(name: str, way: Way, pages: list[int], memory: int) -> None:
+    """Compare the two sizes and print a line."""
+    more = pages[MANY:]
+    with way(memory) as few, way(memory) as many:
+        for steps, count in ((few, FEW), (many, MANY)):
+            for page in pages[:count]:
+                steps[0](page, os.dup(memory))
+        blocks = []
+        for number in range(BLOCKS):
+            block = more[number * BLOCK % (len(more) - BLOCK) :][:BLOCK]
+            blocks.append(timed(few, block, memory) + timed(many, block, memory))
+    line = f"{name:20}"
+    for what, at in (("map", 0), ("unmap", 1)):
+        small, large = ([block[at + 2 * which] for block in blocks[1:]] for which in (0, 1))
+        rates = [a / b for a, b in zip(small, large, strict=True)]
+        line += (
+            f"{what} {statistics.median(small):6.1f} -> {statistics.median(large):6.1f} us, "
+            f"{statistics.median(rates):4.2f} of the rate   "
+        )
+    print(line, flush=True)
 
 
 def main() -> None:
     """Print the table."""
-    ascending = list(range(MAPPINGS))
+    ascending = list(range(MANY + 5000))
     mixed = ascending.copy()
     random.Random(1).shuffle(mixed)
-    with SharedMemory(MAPPINGS * PAGE, "guest") as memory:
+    with SharedMemory(len(ascending) * PAGE, "guest") as memory:
         for name, pages in (("ascending", ascending), ("mixed", mixed)):
-            for measure in (table, session, served):
-                measure(name, pages, memory.fd)
+            for way in (table, session, served):
+                curve(f"{name}, {way.__name__}", way, pages, memory.fd)
 
 
 if __name__ == "__main__":
