@@ -43,6 +43,9 @@ _FRAME = 1 / 30
 _SLOWEST = 0.25
 _SLOWER = 1.3
 
+# After an accept() that failed.
+_AGAIN = 1.0
+
 OnInput = Callable[[dict[str, Any]], None]
 
 
@@ -58,7 +61,7 @@ class VncServer:
         self._log = log
         self._viewers: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
-        self._stopping = False
+        self._stopping = threading.Event()
         try:
             remove_stale_socket(path)
             self._listener = _listen(path)
@@ -73,7 +76,7 @@ class VncServer:
     def stop(self) -> None:
         """Hang up on every viewer, and end."""
         with self._lock:
-            self._stopping = True
+            self._stopping.set()
             viewers = dict(self._viewers)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -91,16 +94,18 @@ class VncServer:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                if self._stopping:
+            except OSError as error:
+                if self._stopping.is_set():
                     return
-                self._log.exception("no viewer can connect any more")
-                return
+                # Mostly EMFILE, which passes: whoever waits in the backlog is served then.
+                self._log.warning("a viewer cannot connect now", reason=str(error))
+                self._stopping.wait(_AGAIN)
+                continue
             thread = threading.Thread(
                 target=self._serve, args=[connection], name="vnc viewer", daemon=True
             )
             with self._lock:
-                welcome = len(self._viewers) < MAX_VIEWERS and not self._stopping
+                welcome = len(self._viewers) < MAX_VIEWERS and not self._stopping.is_set()
                 if welcome:
                     self._viewers[connection] = thread
                     thread.start()

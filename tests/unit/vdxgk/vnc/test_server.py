@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 import stat
 import struct
@@ -233,3 +235,25 @@ def test_a_viewer_that_draws_the_cursor_gets_its_picture(
         viewer.request()
         viewer.update()
     assert np.array_equal(viewer.picture, under)
+
+
+def test_without_descriptors_viewers_wait_and_are_served_later(served: Served) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    many = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                many.append(os.eventfd(0))
+        for connection in waiting:  # the first takes the descriptor that accept() had reserved
+            connection.settimeout(LIMIT)
+            connection.connect(served.path)
+        assert waiting[0].recv(12) == b"RFB 003.008\n"
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert waiting[1].recv(12) == b"RFB 003.008\n"
+    for connection in waiting:
+        connection.close()
