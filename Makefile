@@ -6,7 +6,7 @@ JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-qtest test-e2e matrix fuzz bench check format lock doctor clean venv
+.PHONY: help setup run test test-unit test-qtest test-e2e matrix fuzz soak bench check format lock doctor clean venv
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,12 +43,16 @@ matrix: venv ## the proof with every IOMMU and every kernel; make test runs a se
 	$(VENV)/python -m pytest -n $(JOBS) --dist load tests/e2e/test_proof.py tests/e2e/test_stub.py \
 		--matrix -k "proven or physical_mode" $(ARGS)
 
-fuzz: venv ## coverage-guided, a minute long; ARGS="table CORPUS -max_total_time=600"
+fuzz: venv ## coverage-guided, a minute long; ARGS="channel CORPUS -max_total_time=600"
 	@[ -x .venv-fuzz/bin/python ] || $(VENV)/python -m venv .venv-fuzz
-	@.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q 'atheris>=3,<4'
+	@.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q 'atheris>=3,<4' \
+		click numpy pillow sortedcontainers structlog
 	@mkdir -p results/fuzz/session
-	PYTHONPATH=device/pyvfio-user .venv-fuzz/bin/python -m tests.fuzz.coverage_guided $(or $(ARGS),\
+	PYTHONPATH=device:device/pyvfio-user .venv-fuzz/bin/python -m tests.fuzz.coverage_guided $(or $(ARGS),\
 		session results/fuzz/session tests/fuzz/corpus/session -max_total_time=60)
+
+soak: setup ## everything at once, for as long as ARGS="--minutes 30" says
+	@$(VENV)/python -m tests.soak $(ARGS)
 
 bench: setup ## ratios to the floor of this machine, measured in the same run
 	@$(VENV)/vdxgk bench $(ARGS)

@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.at_random table 5000000
 
-The target checks itself: the DMA table after every program against a list of pages.
+The targets check themselves: the DMA table after every program against a list of pages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from . import targets
 
-LONGEST = 2000  # bytes of a program
+LONGEST = {"session": 2000, "table": 2000, "channel": 20_000}  # bytes of a program
 
 
 def run(target: Callable[[bytes], int], wanted: int, seed: int | str) -> int:
@@ -21,15 +21,15 @@ def run(target: Callable[[bytes], int], wanted: int, seed: int | str) -> int:
     chance = random.Random(seed)
     done = 0
     while done < wanted:
-        done += target(chance.randbytes(chance.randrange(1, LONGEST)))
+        done += target(chance.randbytes(chance.randrange(1, LONGEST[target.__name__])))
     return done
 
 
 def main() -> None:
     """Run a target, for so many operations, from a seed."""
-    target = {"session": targets.session, "table": targets.table}[sys.argv[1]]
+    target = targets.ALL[sys.argv[1]]
     seed = sys.argv[3] if len(sys.argv) > 3 else "1"
-    print(f"{run(target, int(sys.argv[2]), seed)} messages or operations, nothing found")
+    print(f"{run(target, int(sys.argv[2]), seed)} messages, operations or entries, nothing found")
 
 
 if __name__ == "__main__":

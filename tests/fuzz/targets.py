@@ -1,4 +1,4 @@
-"""What a fuzzer feeds with bytes: a session, and the DMA table.
+"""What a fuzzer feeds with bytes: a session, the DMA table, a guest's channel.
 
 Each target reads its input as a small program, so that every input means
 something, and raises AssertionError when a promise is broken.
@@ -14,6 +14,7 @@ from pyvfio_user import Access, DmaFault, DmaPolicy, DmaTable, RemoteProtocolErr
 from pyvfio_user.wire import RULES
 
 from .device import FuzzedDevice
+from .hostile_guest import torment
 
 PAGE = 0x1000
 COMMANDS = [*RULES, 0, 14, 0xFFFF]
@@ -142,6 +143,14 @@ def table(data: bytes) -> int:
     return operations
 
 
+def channel(data: bytes) -> int:
+    """Let a guest do what the bytes say.
+
+    Returns the number of ring entries and register accesses.
+    """
+    return sum(torment(Program(data)))
+
+
 def _access(dma: DmaTable, iova: int, size: int, wanted: Access, pages: list[Page | None]) -> None:
     bad = [
         number
@@ -167,3 +176,6 @@ def _compare(dma: DmaTable, base: int, model: list[Page | None]) -> None:
             place = None if mapping.backing is None else mapping.offset // PAGE + number
             found[(mapping.iova - base) // PAGE + number] = Page(mapping.access, place)
     assert found == model
+
+
+ALL = {"session": session, "table": table, "channel": channel}

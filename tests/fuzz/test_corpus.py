@@ -11,18 +11,20 @@ from . import at_random, targets
 
 CORPUS = Path(__file__).parent / "corpus"
 
-
-@pytest.mark.parametrize(
-    "target", [targets.session, targets.table], ids=lambda target: target.__name__
+each_target = pytest.mark.parametrize(
+    "target",
+    targets.ALL.values(),
+    ids=targets.ALL.keys(),
 )
+
+
+@each_target
 def test_kept_inputs(target: Callable[[bytes], int]) -> None:
     inputs = sorted((CORPUS / target.__name__).iterdir())
     done = sum(target(path.read_bytes()) for path in inputs)
     assert done > 100
 
 
-@pytest.mark.parametrize(
-    "target", [targets.session, targets.table], ids=lambda target: target.__name__
-)
+@each_target
 def test_random_inputs(target: Callable[[bytes], int]) -> None:
-    at_random.run(target, 5_000, target.__name__)
+    at_random.run(target, 10_000, target.__name__)
