@@ -66,18 +66,32 @@ class Server:
         wait_for(lambda: not self.status()["guest_ram"]["bytes"], "guest memory is let go")
         process = Path(f"/proc/{self.device.pid}")
         state = self.status()
+        descriptors, threads = self.steady(process)
         lines = (process / "status").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
         maps = (process / "maps").read_text().splitlines()
         return Footprint(
-            descriptors=len(list((process / "fd").iterdir())),
-            threads=int(fields["Threads"]),
+            descriptors=descriptors,
+            threads=threads,
             # Python's allocator maps private memory as it likes; files are the client's.
             shared_maps=sum("memfd:" in line for line in maps),
             mappings=state["dma_mappings"],
             guest_ram=state["guest_ram"]["bytes"],
             resident=int(fields["VmRSS"].split()[0]) << 10,
         )
+
+    @staticmethod
+    def steady(process: Path) -> tuple[int, int]:
+        """Descriptors and threads, once the last control connection has ended on its own thread."""
+        looks: list[tuple[int, int]] = []
+
+        def is_steady() -> bool:
+            fds, tasks = (len(list((process / part).iterdir())) for part in ("fd", "task"))
+            looks.append((fds, tasks))
+            return len(looks) >= 10 and len(set(looks[-10:])) == 1
+
+        wait_for(is_steady, "control connections end")
+        return looks[-1]
 
     def works(self, guest: Guest, number: int = 0) -> None:
         """Both sides write and read an object, by both paths; then it goes."""
