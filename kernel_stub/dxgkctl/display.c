@@ -24,15 +24,13 @@ static int present(const struct options *options, uint64_t adl,
 {
 	struct vdxgk_escape *escape = escape_new(VDXGK_ESCAPE_PRESENT);
 	struct vdxgk_surface *surface = &escape->u.present.surface;
-	unsigned int size = options->format == VDXGK_FORMAT_RGB565 ? 2 : 4;
 	int ret;
 
 	escape->u.present.adl = adl;
 	surface->format = options->format;
 	surface->width = options->width;
 	surface->height = options->height;
-	surface->pitch = options->pitch ? options->pitch :
-					  options->width * size;
+	surface->pitch = surface_pitch(options);
 	surface->offset = options->offset;
 	surface->flags = options->messages ? VDXGK_SURFACE_MESSAGES : 0;
 	ret = escape_call(0, status);
@@ -50,7 +48,6 @@ static int wait_flip(uint64_t sequence, uint64_t timeout_ms,
 	};
 
 	for (;;) {
-		uint64_t now;
 		int ret = device_ioctl(VDXGK_IOCTL_INTERRUPT_WAIT, &wait);
 
 		if (!ret)
@@ -61,13 +58,11 @@ static int wait_flip(uint64_t sequence, uint64_t timeout_ms,
 			*status = to->state.status;
 			return EXIT_OK;
 		}
-		now = milliseconds();
-		if (now >= deadline) {
+		wait.timeout_ms = milliseconds_until(deadline);
+		if (!wait.timeout_ms) {
 			*status = STATUS_IO_TIMEOUT;
 			return EXIT_OK;
 		}
-		wait.timeout_ms = deadline - now < 60000 ? deadline - now :
-							   60000;
 	}
 }
 

@@ -48,6 +48,16 @@ uint64_t milliseconds(void)
 	return now.tv_sec * 1000ull + now.tv_nsec / 1000000;
 }
 
+/* As long as one wait may be; 0: the time is over. */
+uint32_t milliseconds_until(uint64_t deadline)
+{
+	uint64_t now = milliseconds();
+
+	if (now >= deadline)
+		return 0;
+	return deadline - now < 60000 ? deadline - now : 60000;
+}
+
 static int poll_fence(uint64_t fence, struct vdxgk_engine_completion *to,
 		      uint32_t *status)
 {
@@ -71,18 +81,15 @@ static int wait_fence(uint64_t fence, uint64_t timeout_ms, uint64_t seen,
 			.seen = seen,
 			.vector = VDXGK_VECTOR_ENGINE,
 		};
-		uint64_t now;
 		int ret = poll_fence(fence, to, status);
 
 		if (ret || *status != (uint32_t)STATUS_PENDING)
 			return ret;
-		now = milliseconds();
-		if (now >= deadline) {
+		wait.timeout_ms = milliseconds_until(deadline);
+		if (!wait.timeout_ms) {
 			*status = STATUS_IO_TIMEOUT;
 			return EXIT_OK;
 		}
-		wait.timeout_ms = deadline - now < 60000 ? deadline - now :
-							   60000;
 		ret = device_ioctl(VDXGK_IOCTL_INTERRUPT_WAIT, &wait);
 		if (ret)
 			return ret;

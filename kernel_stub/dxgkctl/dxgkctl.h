@@ -106,15 +106,15 @@ int view_map(const struct options *options, uint64_t object, uint64_t size,
 	     uint32_t *status);
 int view_unmap(uint32_t id, uint32_t *status);
 
-int view_unmap(uint32_t id, uint32_t *status);
-
 /* pattern.c: draw into an object, through a view of this process. */
 int pattern_draw(const struct options *options, uint64_t object, uint64_t seed,
 		 uint32_t *status);
 void pattern_cursor(unsigned char *to, uint64_t seed);
+uint64_t surface_pitch(const struct options *options);
 
-/* dma.c */
+/* dma.c: for INTERRUPT_WAIT. */
 uint64_t milliseconds(void);
+uint32_t milliseconds_until(uint64_t deadline);
 
 /* objects.c: size and run count, and the first runs if `limit` isn't 0. */
 int object_runs(uint64_t object, uint32_t first, uint32_t limit,

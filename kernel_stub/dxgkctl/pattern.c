@@ -43,11 +43,17 @@ static size_t pixel_size(const struct options *options)
 	return options->format == VDXGK_FORMAT_RGB565 ? 2 : 4;
 }
 
+uint64_t surface_pitch(const struct options *options)
+{
+	return options->pitch ? options->pitch :
+				options->width * pixel_size(options);
+}
+
 int pattern_draw(const struct options *options, uint64_t object, uint64_t seed,
 		 uint32_t *status)
 {
 	size_t row = options->width * pixel_size(options);
-	size_t pitch = options->pitch ? options->pitch : row;
+	size_t pitch = surface_pitch(options);
 	struct options view = *options;
 	DXGKARGCB_MAP_PHYSICAL_MEMORY args;
 	uint32_t id, unmap_status;

@@ -130,9 +130,9 @@ static NTSTATUS miniport_stop_device(PVOID context)
 	if (!mp->started)
 		return STATUS_SUCCESS;
 	mp->started = 0;
+	miniport_display_stop(mp);
 	/* In vain: then the device is lost, and releasing goes on all the same,
 	 * since Dxgkrnl takes the adapter off the bus after this. */
-	miniport_display_stop(mp);
 	miniport_engine_quiesce(&mp->engine);
 	miniport_release_views(mp);
 	miniport_release_save_area(mp);

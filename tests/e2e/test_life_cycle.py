@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_for, wait_steady
 from vdxgk_lab.command_line import MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.errors import GuestError
@@ -66,7 +66,7 @@ class Server:
         wait_for(lambda: not self.status()["guest_ram"]["bytes"], "guest memory is let go")
         process = Path(f"/proc/{self.device.pid}")
         state = self.status()
-        descriptors, threads = self.steady(process)
+        descriptors, threads = wait_steady(self.device.pid)
         lines = (process / "status").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
         maps = (process / "maps").read_text().splitlines()
@@ -79,19 +79,6 @@ class Server:
             guest_ram=state["guest_ram"]["bytes"],
             resident=int(fields["VmRSS"].split()[0]) << 10,
         )
-
-    @staticmethod
-    def steady(process: Path) -> tuple[int, int]:
-        """Descriptors and threads, once the last control connection has ended on its own thread."""
-        looks: list[tuple[int, int]] = []
-
-        def is_steady() -> bool:
-            fds, tasks = (len(list((process / part).iterdir())) for part in ("fd", "task"))
-            looks.append((fds, tasks))
-            return len(looks) >= 10 and len(set(looks[-10:])) == 1
-
-        wait_for(is_steady, "control connections end")
-        return looks[-1]
 
     def works(self, guest: Guest, number: int = 0) -> None:
         """Both sides write and read an object, by both paths; then it goes."""
@@ -119,13 +106,6 @@ def server(vdxgk_start_device: StartDevice) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _no_garbage() -> None:
     gc.collect()
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 600
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def work_without_pause(server: Server, guest: Guest) -> None:

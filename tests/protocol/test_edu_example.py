@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from pyvfio_user import Client
 from pyvfio_user.wire import Command
+from tests.waiting import readable
 
 from .examples import running
 
@@ -49,7 +49,7 @@ class Driver:
 
     def wait_for_interrupt(self) -> int:
         """Wait, answering DMA messages; return and acknowledge what raised it."""
-        while not select.select([self.interrupt], [], [], 0)[0]:
+        while not readable(self.interrupt, 0):
             self.read(STATUS)  # whoever waits for an answer answers too
         os.eventfd_read(self.interrupt)
         reasons = self.read(INTERRUPT_STATUS)

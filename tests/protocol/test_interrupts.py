@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import struct
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from pyvfio_user import Client, IrqType, LocalProtocolError
+from tests.waiting import readable
 
 from .rig import Asker, Raw, Rig
 
@@ -211,12 +211,6 @@ class TestRefusals:
         for flags in range(64):
             raw.message(8, payload(flags, MSIX, 0, 2), descriptors=events.fds[:2])
             raw.reply()
-
-
-def readable(descriptor: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
 
 
 class TestMaskingByEventfd:

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import click
 
 from tests.soak.footprint import Footprint
 from tests.unit.vdxgk.vnc.viewer import RAW, ZRLE, SocketViewer
+from tests.waiting import wait_for, wait_steady
 from vdxgk.control import ask
 from vdxgk_lab import artifacts
 from vdxgk_lab.artifacts import Artifacts
@@ -70,14 +71,6 @@ class Tally:
         """Count what was checked.  Raises AssertionError for what failed."""
         assert evidence.ok, [(item.name, item.detail) for item in evidence.checklist.failures]
         self.checks += len(evidence.checklist.checks)
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Raises AssertionError if it does not come true."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {PATIENCE:.0f} s"
-        time.sleep(0.1)
 
 
 # ---- viewers -----------------------------------------------------------------
@@ -158,12 +151,14 @@ def plug_and_pull(machine: Machine, device: DeviceProcess, tally: Tally) -> None
     where = {"type": "unix", "path": str(device.sockets[1])}
     properties = {"driver": "vfio-user-pci", "id": "second", "bus": "behind", "socket": where}
     machine.qmp.execute("device_add", properties, PATIENCE)
-    wait_for(connected, "the second adapter's client")
+    wait_for(connected, "the second adapter's client", PATIENCE)
     find = ["sh", "-c", "grep -l 0x1111 /sys/bus/pci/devices/*/device | wc -l"]
-    wait_for(lambda: machine.guest.run(find).stdout.strip() == "2", "the guest sees the second")
+    wait_for(
+        lambda: machine.guest.run(find).stdout.strip() == "2", "the guest sees the second", PATIENCE
+    )
     with contextlib.suppress(VmLost):
         machine.qmp.execute("device_del", {"id": "second"})
-    wait_for(lambda: not connected(), "the guest lets the second go")
+    wait_for(lambda: not connected(), "the guest lets the second go", PATIENCE)
     tally.plugs += 1
 
 
@@ -213,14 +208,8 @@ def sample(device: DeviceProcess, tally: Tally) -> None:
     def is_quiet() -> bool:
         return not any(ask(str(each), "query-status")["connected"] for each in device.controls)
 
-    wait_for(is_quiet, "nobody is connected")
-    # A viewer's or a control connection's thread may be on its way out.
-    first = tally.samples[0] if tally.samples else None
-    if first is not None:
-        with contextlib.suppress(AssertionError):
-            end = time.monotonic() + 10
-            while Footprint.of(device.pid).threads > first.threads and time.monotonic() < end:
-                time.sleep(0.1)
+    wait_for(is_quiet, "nobody is connected", PATIENCE)
+    wait_steady(device.pid)
     tally.samples.append(Footprint.of(device.pid))
     click.echo(f"round {tally.rounds:3}  {tally.samples[-1]}")
 

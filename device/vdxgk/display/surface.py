@@ -40,11 +40,8 @@ class Surface:
     """The lowest address."""
     end: int
     """The address behind the highest."""
-
-    @property
-    def size(self) -> int:
-        """Bytes from the first pixel to the last."""
-        return self.pitch * (self.height - 1) + self.width * self.format.size
+    size: int
+    """Bytes from the first pixel to the last."""
 
     def read(self, read: ReadMemory) -> Words:
         """The pixels now, a copy.  Raises AccessRefused."""
@@ -86,8 +83,8 @@ def parse(description: layout.Surface, runs: bytes) -> Surface:
         raise invalid(f"pitch {pitch} of a surface of {width}x{height}")
     if description.flags & ~layout.SURFACE_MESSAGES:
         raise invalid(f"flags {description.flags:#x} of a surface")
-    wanted = pitch * (height - 1) + width * pixel_format.size
-    cut = _cut(runs, description.offset, wanted)
+    size = pitch * (height - 1) + width * pixel_format.size
+    cut = _cut(runs, description.offset, size)
     return Surface(
         width,
         height,
@@ -96,7 +93,8 @@ def parse(description: layout.Surface, runs: bytes) -> Surface:
         bool(description.flags & layout.SURFACE_MESSAGES),
         cut,
         min(start for start, _ in cut),
-        max(start + size for start, size in cut),
+        max(start + length for start, length in cut),
+        size,
     )
 
 

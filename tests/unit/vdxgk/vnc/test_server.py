@@ -19,6 +19,7 @@ import structlog
 
 from tests.unit.vdxgk.display.test_pipe import Rig, cursor
 from tests.unit.vdxgk.vnc.viewer import CURSOR, DESKTOP_SIZE, RAW, ZRLE, SocketViewer
+from tests.waiting import readable
 from vdxgk.channel import layout
 from vdxgk.control import ControlError
 from vdxgk.display.display import Display
@@ -95,7 +96,7 @@ def test_a_viewer_follows_the_screen(served: Served, viewer: SocketViewer) -> No
 
     viewer.request()
     # Nothing has changed, so nothing comes; then one pixel does.
-    assert not viewer.readable(0)
+    assert not readable(viewer.socket.fileno(), 0)
     served.display.framebuffer.view[4 * (320 * 7 + 9)] ^= 0xFF
     viewer.update()
     assert viewer.rectangles == [(9, 7, 1, 1, ZRLE)]
@@ -165,7 +166,7 @@ def test_stop_does_not_wait_for_a_viewer_that_takes_nothing(served: Served) -> N
     greedy = served.connect()
     greedy.request(incremental=False)
     # The fixture stops the server while 4 MB are on their way to nobody.
-    assert greedy.readable(LIMIT)
+    assert readable(greedy.socket.fileno(), LIMIT)
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])

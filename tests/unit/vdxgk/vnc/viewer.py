@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import zlib
@@ -118,11 +117,6 @@ class SocketViewer(TestViewer):
         self.socket.settimeout(LIMIT)
         self.socket.connect(path)
         super().__init__(self._exactly, self.socket.sendall)
-
-    def readable(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self.socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
 
     def _exactly(self, count: int) -> bytes:
         data = b""
