@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import socketserver
 import stat
@@ -18,7 +19,9 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-Command = Callable[[Mapping[str, Any]], object]
+Connected = Callable[[], bool]
+"""Whether who asked is still there.  A command that waits asks it before it gives anything away."""
+Command = Callable[[Mapping[str, Any], Connected], object]
 
 MAX_LINE = 64 << 10
 """Bytes in one request."""
@@ -147,12 +150,17 @@ class _Client(socketserver.StreamRequestHandler):
         if not isinstance(arguments, dict):
             return _error(identity, "arguments are a JSON object")
         try:
-            return {"return": command(arguments), "id": identity}
+            return {"return": command(arguments, self._connected), "id": identity}
         except ControlError as error:
             return _error(identity, str(error))
         except Exception:
             self.server.log.exception("internal error", command=name)
             return _error(identity, "internal error, see the log")
+
+    def _connected(self) -> bool:
+        state = select.poll()
+        state.register(self.connection, 0)  # a hang-up is told unasked; half of one is none
+        return not state.poll(0)
 
     def _send(self, message: dict[str, Any]) -> None:
         self.wfile.write(json.dumps(message).encode() + b"\n")

@@ -20,7 +20,7 @@ from pyvfio_user import Server
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.audit.observer import AuditObserver
 from vdxgk.audit.writer import DEFAULT_LIMIT, AuditWriter
-from vdxgk.control import Command, ControlError, ControlServer
+from vdxgk.control import Command, Connected, ControlError, ControlServer
 from vdxgk.describe import describe
 from vdxgk.function import Link
 from vdxgk.misbehaviour import Misbehaviour
@@ -199,13 +199,13 @@ def commands(
     """What the control door understands."""
     vnc = os.path.abspath(vnc_path) if vnc_path else None
 
-    def query_status(arguments: Mapping[str, Any]) -> object:
+    def query_status(arguments: Mapping[str, Any], connected: Connected) -> object:
         limits = {name: arguments[name] for name in ("objects", "runs") if name in arguments}
         if not all(isinstance(limit, int) and limit >= 0 for limit in limits.values()):
             raise ControlError("objects and runs are numbers: how many to show")
         return {**describe(adapter, **limits), "vnc": vnc}
 
-    def misbehave(arguments: Mapping[str, Any]) -> object:
+    def misbehave(arguments: Mapping[str, Any], connected: Connected) -> object:
         if not adapter.options.misbehave:
             raise ControlError("fault injection is off: start the server with --misbehave")
         if arguments.get("kind") == "starve":
@@ -219,7 +219,7 @@ def commands(
         adapter.saboteur.arm(kind)
         return {}
 
-    def mark(arguments: Mapping[str, Any]) -> object:
+    def mark(arguments: Mapping[str, Any], connected: Connected) -> object:
         text = arguments.get("text")
         if not isinstance(text, str):
             raise ControlError("text is what to call this moment")
@@ -228,14 +228,14 @@ def commands(
         audit.mark(text)
         return {}
 
-    def screenshot(arguments: Mapping[str, Any]) -> object:
+    def screenshot(arguments: Mapping[str, Any], connected: Connected) -> object:
         return {"png": base64.b64encode(adapter.display.png()).decode()}
 
-    def take_input(arguments: Mapping[str, Any]) -> object:
+    def take_input(arguments: Mapping[str, Any], connected: Connected) -> object:
         wait = arguments.get("wait", 0)
         if not isinstance(wait, int | float):
             raise ControlError("wait is a number of seconds")
-        return {"events": typed.take(wait)}
+        return {"events": typed.take(wait, connected)}
 
     return {
         "query-status": query_status,

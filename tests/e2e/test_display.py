@@ -340,7 +340,7 @@ def test_vncdotool_sees_the_screen_and_types(screens: Screens, tmp_path: Path) -
     screen.shell("rm -f /run/typed; head -n 1 </dev/tty1 >/run/typed 2>&1 &")
     assert settle(screen.take, seen, lambda shown: lit(shown) > 30_000).shape == SHAPE
     with ViewerInput(device.control, screen.machine.qmp):
-        # One at a time: QEMU's keyboard has little room, and a busy guest empties it late.
+        # One key at a time: QEMU's keyboard has little room, and a busy guest empties it late.
         for pressed in (["type", "o"], ["type", "K"], ["key", "enter"]):
             subprocess.run([*command, *pressed], check=True, capture_output=True)
         wait = "until [ -s /run/typed ]; do sleep 0.1; done; cat /run/typed"

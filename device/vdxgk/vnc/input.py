@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 ROOM = 256
@@ -26,12 +27,19 @@ class InputQueue:
         """Add one; never blocks."""
         with self._changed:
             self._events.append(event)
-            self._changed.notify()
+            self._changed.notify_all()
 
-    def take(self, timeout: float) -> list[dict[str, Any]]:
-        """All that wait; if none does, those that come within ``timeout`` seconds (0 to 30)."""
+    def take(
+        self, timeout: float, connected: Callable[[], bool] = lambda: True
+    ) -> list[dict[str, Any]]:
+        """All that wait; if none does, those that come within ``timeout`` seconds (0 to 30).
+
+        One who has gone meanwhile (``connected`` says so) gets none: they stay for the next.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._events, min(max(timeout, 0.0), LONGEST_WAIT))
+            if not connected():
+                return []
             events = list(self._events)
             self._events.clear()
             return events

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from vdxgk.control import ControlServer
+from vdxgk.control import Connected, ControlServer, ask
 from vdxgk.vnc.input import InputQueue
 from vdxgk_lab.keysyms import key_code
 from vdxgk_lab.qmp import Refused
@@ -78,27 +79,48 @@ class Monitor:
         return {}
 
 
-def test_events_are_carried_from_the_door_to_the_monitor(tmp_path: Path) -> None:
+@pytest.fixture(name="served")
+def _served(tmp_path: Path) -> Iterator[tuple[Path, InputQueue]]:
     typed = InputQueue()
-    monitor = Monitor()
-    door = ControlServer(
-        str(tmp_path / "door"),
-        {"take-input": lambda arguments: {"events": typed.take(arguments["wait"])}},
-        structlog.get_logger(),
-    )
+
+    def take(arguments: Mapping[str, Any], connected: Connected) -> object:
+        return {"events": typed.take(arguments["wait"], connected)}
+
+    door = ControlServer(str(tmp_path / "door"), {"take-input": take}, structlog.get_logger())
     door.start()
     try:
-        with ViewerInput(tmp_path / "door", monitor):
-            pointer = {"type": "pointer", "x": 1, "y": 1, "width": 9, "height": 9, "buttons": 0}
-            typed.put(pointer)
-            for down in (True, False):
-                typed.put({"type": "key", "down": down, "keysym": 0x61})
-            seen: list[dict[str, Any]] = []
-            while len(seen) < 2:
-                some = monitor.keys.take(30)
-                assert some
-                seen += some
-        assert [event["down"] for event in seen] == [True, False]
+        yield tmp_path / "door", typed
     finally:
-        typed.put({"type": "end"})  # lets the door's thread go
+        typed.put({"type": "end"})  # lets the door's threads go
         door.stop()
+
+
+def test_events_are_carried_from_the_door_to_the_monitor(served: tuple[Path, InputQueue]) -> None:
+    door, typed = served
+    monitor = Monitor()
+    with ViewerInput(door, monitor):
+        pointer = {"type": "pointer", "x": 1, "y": 1, "width": 9, "height": 9, "buttons": 0}
+        typed.put(pointer)
+        for down in (True, False):
+            typed.put({"type": "key", "down": down, "keysym": 0x61})
+        seen: list[dict[str, Any]] = []
+        while len(seen) < 2:
+            some = monitor.keys.take(30)
+            assert some
+            seen += some
+    assert [event["down"] for event in seen] == [True, False]
+
+
+def test_one_who_has_gone_takes_nothing_with_him(served: tuple[Path, InputQueue]) -> None:
+    door, typed = served
+    for _ in range(5):  # each is likely to wait already when it goes
+        with ViewerInput(door, Monitor()):
+            assert ask(str(door), "take-input", wait=0) == {"events": []}
+    for number in range(3):
+        typed.put({"number": number})
+    taken: list[Any] = []
+    while len(taken) < 3:
+        more = ask(str(door), "take-input", wait=30)["events"]
+        assert more
+        taken += more
+    assert [event["number"] for event in taken] == [0, 1, 2]

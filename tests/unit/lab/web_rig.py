@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from vdxgk.adapter import Adapter, AdapterOptions
-from vdxgk.control import Command, ControlServer
+from vdxgk.control import Command, Connected, ControlServer
 from vdxgk.serve import commands
 from vdxgk.vnc.input import InputQueue
 from vdxgk.vnc.server import VncServer
@@ -63,9 +64,9 @@ class Device:
             control.stop()
 
     def _counted(self, command: Command) -> Command:
-        def ask(arguments: object) -> object:
+        def ask(arguments: Mapping[str, Any], connected: Connected) -> object:
             self.questions += 1
-            return command(arguments)  # type: ignore[arg-type]
+            return command(arguments, connected)
 
         return ask
 
