@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 
 def wait_for(condition: Callable[[], bool], what: str, patience: float = 600.0) -> None:
@@ -21,20 +20,3 @@ def readable(descriptor: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
-
-
-def wait_steady(pid: int) -> tuple[int, int]:
-    """A server's descriptors and threads, once they stay.
-
-    Control connections and viewers end on threads of their own, a moment after the answer.
-    """
-    process = Path(f"/proc/{pid}")
-    looks: list[tuple[int, int]] = []
-
-    def is_steady() -> bool:
-        descriptors, threads = (len(list((process / part).iterdir())) for part in ("fd", "task"))
-        looks.append((descriptors, threads))
-        return len(looks) >= 10 and len(set(looks[-10:])) == 1
-
-    wait_for(is_steady, "descriptors and threads are steady")
-    return looks[-1]

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import Bar, ConnectionLost, Device, DeviceObserver, IrqType, Mapping, SharedMemory
-from vdxgk import function
+from vdxgk import allocator, function
 from vdxgk.channel import layout
 from vdxgk.channel.registers import RegisterPage
 from vdxgk.channel.ring import ConsumerRing, ProducerRing, RingBrokenError
@@ -145,6 +145,7 @@ class Adapter(DeviceObserver):
         self._served_generation = 0
         self._powered_off = False
         self._ram = self.backend.ram
+        self._old_rams: list[GuestRam] = []  # the next reset lets go of them: of guests' memory
         self._learning = False
         self.connections = 0
         self.connected_now = False
@@ -219,7 +220,6 @@ class Adapter(DeviceObserver):
         """A client is there; its first mappings show where guest RAM is."""
         self.connections += 1
         self.connected_now = True
-        self._ram = GuestRam()
         self._learning = True
 
     def described(self) -> None:
@@ -243,7 +243,9 @@ class Adapter(DeviceObserver):
         self.connected_now = False
         self._learning = False
         self.display.forget()
-        self._ram = GuestRam()  # the reset lets go of the old one, and so of the guest's memory
+        with self._state:
+            self._old_rams.append(self._ram)
+            self._ram = GuestRam()
         self._reset(powered_off=True)
 
     def reset(self) -> None:
@@ -293,14 +295,15 @@ class Adapter(DeviceObserver):
     def _carry_out_reset(self) -> None:
         with self._state:
             generation, powered_off, ram = self._generation, self._powered_off, self._ram
+            old_rams, self._old_rams = self._old_rams, []
         with self._executing:
             pass  # it was cancelled, and no other is taken before the channel is ready
         if self._lead is None:
             with self.backend.lock:
-                if self.backend.ram is not ram:
-                    self.backend.ram.release()
-                    self.backend.ram = ram
+                self.backend.ram = ram
                 self.backend.reset()
+                for old in old_rams:
+                    old.release()
             for each in self._linked:
                 each.watch.close()
         self.saboteur.disarm()
@@ -311,12 +314,14 @@ class Adapter(DeviceObserver):
             self._served_generation = generation
             for ring in self._rings:
                 ring.reset()
-            if powered_off:
-                return
-            self._requests.sleep()
-            self._commands.sleep()
-            self.registers.status = layout.STATUS_READY
-        self._log.info("channel ready")
+            if not powered_off:
+                self._requests.sleep()
+                self._commands.sleep()
+                self.registers.status = layout.STATUS_READY
+        if powered_off:
+            allocator.give_back()
+        else:
+            self._log.info("channel ready")
 
     def _drain_requests(self) -> None:
         self._requests.wake()

@@ -17,6 +17,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import Server
+from vdxgk import allocator
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.audit.observer import AuditObserver
 from vdxgk.audit.writer import DEFAULT_LIMIT, AuditWriter
@@ -144,6 +145,7 @@ def serve_until_told(
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
     Raises pyvfio_user.ServerError, ControlError or AuditError if a socket or a file cannot be had.
     """
+    allocator.keep_little()
     with contextlib.ExitStack() as stack:
         log = structlog.get_logger("vdxgk")
         # A signal just before this thread sleeps would be noticed by nobody: so it is a byte.

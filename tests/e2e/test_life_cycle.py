@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import wait_for, wait_steady
+from tests.footprint import RESIDENT_SLACK, Footprint, resident
+from tests.waiting import wait_for
 from vdxgk_lab.command_line import MachineConfig
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.errors import GuestError
@@ -31,26 +32,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(4 * 3600)]
 
 OBJECT = ObjectCase("MDL", "mdl", 256 << 10)
 MEMORY = 512 * MIB
-GROWTH = 4 * MIB
-"""What resident memory may grow by, however many cycles there are."""
 DRIVER = "/sys/bus/pci/drivers/vdxgk"
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a server's process holds while no client is connected."""
-
-    descriptors: int
-    threads: int
-    shared_maps: int
-    mappings: int
-    guest_ram: int
-    resident: int
-
-    def assert_not_above(self, before: Footprint) -> None:
-        for name in ("descriptors", "threads", "shared_maps", "mappings", "guest_ram"):
-            assert getattr(self, name) <= getattr(before, name), (name, before, self)
-        assert self.resident <= before.resident + GROWTH, (before, self)
 
 
 @dataclass
@@ -61,24 +43,11 @@ class Server:
     status: Callable[[], dict[str, Any]]
 
     def footprint(self) -> Footprint:
-        """Wait until the last client's things have gone, and measure."""
+        """Wait until the last client's things have gone, and look."""
         wait_for(lambda: not self.status()["connected"], "the client's end is noticed")
         wait_for(lambda: not self.status()["guest_ram"]["bytes"], "guest memory is let go")
-        process = Path(f"/proc/{self.device.pid}")
-        state = self.status()
-        descriptors, threads = wait_steady(self.device.pid)
-        lines = (process / "status").read_text().splitlines()
-        fields = dict(line.split(":", 1) for line in lines)
-        maps = (process / "maps").read_text().splitlines()
-        return Footprint(
-            descriptors=descriptors,
-            threads=threads,
-            # Python's allocator maps private memory as it likes; files are the client's.
-            shared_maps=sum("memfd:" in line for line in maps),
-            mappings=state["dma_mappings"],
-            guest_ram=state["guest_ram"]["bytes"],
-            resident=int(fields["VmRSS"].split()[0]) << 10,
-        )
+        assert self.status()["dma_mappings"] == 0
+        return Footprint.of(self.device.pid)
 
     def works(self, guest: Guest, number: int = 0) -> None:
         """Both sides write and read an object, by both paths; then it goes."""
@@ -144,7 +113,7 @@ def test_reboots_and_resets_in_mid_transfer(
 ) -> None:
     vm = vdxgk_start_machine(machine_with(server.device.socket, loud=True))
     vm.qmp.execute("set-action", {"reboot": "reset"})
-    resident = []
+    held = []
     for number in range(cycles):
         assert scenarios.load_stub(vm.guest, "logical"), vm.console[-2000:]
         server.works(vm.guest, number)
@@ -159,17 +128,12 @@ def test_reboots_and_resets_in_mid_transfer(
         wait_for_reboot(vm, boots)
         state = server.status()
         assert (state["objects"], state["adapters"], state["donated_bytes"]) == ([], [], 0)
-        resident.append(rss(server))
+        held.append(resident(server.device.pid))
     assert server.status()["connections"] == 1
-    assert resident[-1] <= resident[0] + GROWTH, resident
-    print(f"{cycles} reboots: resident {resident[0] >> 10} to {resident[-1] >> 10} KiB")
+    assert held[-1] <= held[0] + RESIDENT_SLACK, held
+    print(f"{cycles} reboots: {held[0]} to {held[-1]} KiB without a file")
     assert scenarios.load_stub(vm.guest, "logical")
     server.works(vm.guest)
-
-
-def rss(server: Server) -> int:
-    text = Path(f"/proc/{server.device.pid}/statm").read_text()
-    return int(text.split()[1]) * 4096
 
 
 def test_the_driver_goes_in_mid_transfer_and_comes_back(
@@ -200,7 +164,7 @@ def test_a_machine_killed_in_mid_transfer(
         vm.kill()
         footprints.append(server.footprint())
         assert server.status()["objects"] == []
-    footprints[-1].assert_not_above(footprints[0])
+    assert not footprints[-1].excess(footprints[0]), footprints
     print(f"{len(footprints)} killed: {footprints[0]} to {footprints[-1]}")
 
 

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import click
 
-from tests.soak.footprint import Footprint
+from tests.footprint import Footprint
 from tests.unit.vdxgk.vnc.viewer import RAW, ZRLE, SocketViewer
-from tests.waiting import wait_for, wait_steady
+from tests.waiting import wait_for
 from vdxgk.control import ask
 from vdxgk_lab import artifacts
 from vdxgk_lab.artifacts import Artifacts
@@ -48,9 +48,6 @@ MEMORY = 5 << 30
 """More than the device's 32 address bits reach."""
 SLOT = {"driver": "pcie-root-port", "id": "behind", "chassis": 9, "addr": "09.0"}
 FUNCTION = "0000:00:05.0"
-MAPS_SLACK = 8
-RESIDENT_SLACK = 4 << 10
-"""KiB: the allocator keeps some of what was freed, not more each time."""
 PATIENCE = 300.0
 
 
@@ -209,24 +206,8 @@ def sample(device: DeviceProcess, tally: Tally) -> None:
         return not any(ask(str(each), "query-status")["connected"] for each in device.controls)
 
     wait_for(is_quiet, "nobody is connected", PATIENCE)
-    wait_steady(device.pid)
     tally.samples.append(Footprint.of(device.pid))
     click.echo(f"round {tally.rounds:3}  {tally.samples[-1]}")
-
-
-def judge(tally: Tally) -> list[str]:
-    """What the server holds now and did not hold after the first round."""
-    first, last = tally.samples[0], tally.samples[-1]
-    excess = []
-    if last.descriptors > first.descriptors:
-        excess.append("descriptors")
-    if last.threads > first.threads:
-        excess.append("threads")
-    if last.maps > first.maps + MAPS_SLACK:
-        excess.append("memory maps")
-    if last.resident > first.resident + RESIDENT_SLACK:
-        excess.append("resident memory")
-    return excess
 
 
 @click.command()
@@ -253,7 +234,7 @@ def main(minutes: float) -> None:
         f"{tally.rounds} machines, {tally.lives} boots, {tally.objects} objects, {tally.checks} "
         f"checks, {tally.plugs} hot plugs, {tally.viewers} viewers, {tally.frames} pictures"
     )
-    excess = judge(tally)
+    excess = tally.samples[-1].excess(tally.samples[0])
     click.echo(f"more than after the first round: {', '.join(excess) or 'nothing'}")
     sys.exit(bool(excess))
 

@@ -98,6 +98,10 @@ class Connection:
         events, self._events = self._events, []
         return events
 
+    def close(self) -> None:
+        """The viewer is gone.  The parser refers to us: without this a collector had to come."""
+        self._parser.close()
+
     def to_send(self) -> bytearray:
         """What has to be sent now; handed out once."""
         data, self._output = self._output, bytearray()

@@ -18,6 +18,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from vdxgk import allocator
 from vdxgk.control import ControlError, remove_stale_socket
 from vdxgk.display.changes import ChangeTracker
 from vdxgk.display.display import Display
@@ -123,7 +124,10 @@ class VncServer:
         finally:
             with self._lock:
                 del self._viewers[connection]
+                last = not self._viewers
             connection.close()
+            if last:
+                allocator.give_back()
             self._log.info("viewer gone")
 
 
@@ -177,6 +181,7 @@ class Viewer:
                     self._look()
         finally:
             self._release()
+            self._protocol.close()
 
     def _send(self) -> None:
         if data := self._protocol.to_send():
