@@ -26,7 +26,6 @@ from vdxgk.describe import describe
 from vdxgk.function import Link
 from vdxgk.misbehaviour import Misbehaviour
 from vdxgk.vnc.input import InputQueue
-from vdxgk.vnc.server import VncServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,8 @@ class ServedAdapter:
             control = ControlServer(self._doors.control, known, self._log)
             stack.callback(control.stop)
             if self._doors.vnc:
+                from vdxgk.vnc.server import VncServer  # noqa: PLC0415 - numpy, for viewers
+
                 vnc = VncServer(self._doors.vnc, self.adapter.display, typed.put, self._log)
                 stack.callback(vnc.stop)
                 vnc.start()

@@ -12,7 +12,6 @@ from vdxgk.display.pixels import Words, from_picture, to_picture
 from vdxgk.display.scanout import PixelFormat
 
 SIDE = layout.CURSOR_SIDE
-SIZE = SIDE * SIDE * 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from pyvfio_user import SharedMemory
 from vdxgk.display.edid import Mode, edid
 from vdxgk.display.pipe import DisplayPipe
-from vdxgk.display.pixels import Picture, Words, raw_words, to_picture
 from vdxgk.display.registers import DisplayRegisters
 from vdxgk.display.scanout import PixelFormat
+
+if TYPE_CHECKING:
+    from vdxgk.display.pixels import Picture, Words
 
 DEFAULT_MODE = Mode(1280, 800)
 
@@ -81,18 +81,24 @@ class Display:
             return Screen(self.preferred.width, self.preferred.height, None), None
         if self.registers.blank:
             return Screen(area.width, area.height, None), None
+        from vdxgk.display.pixels import raw_words  # noqa: PLC0415 - numpy, which starts slowly
+
         words = raw_words(self.framebuffer.view, area)
         return Screen(area.width, area.height, area.format), words
 
     def picture(self) -> Picture:
         """What is on the screen now; a copy."""
+        from vdxgk.display.pixels import black, to_picture  # noqa: PLC0415 - numpy again
+
         screen, words = self.look()
         if words is None or screen.format is None:
-            return np.zeros((screen.height, screen.width, 3), np.uint8)
+            return black(screen.width, screen.height)
         return to_picture(words, screen.format)
 
     def png(self) -> bytes:
         """The picture as a PNG file.  One at a time, which bounds the memory that it takes."""
+        from PIL import Image  # noqa: PLC0415 - as slow
+
         with self._encoding:
             stream = io.BytesIO()
             Image.fromarray(self.picture()).save(stream, "PNG", compress_level=1)

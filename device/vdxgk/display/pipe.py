@@ -14,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pyvfio_user import ConnectionLost
 from vdxgk.channel import layout
-from vdxgk.display import cursor as hardware_cursor
-from vdxgk.display.cursor import Cursor
-from vdxgk.display.pixels import Words
 from vdxgk.display.scanout import PixelFormat
 from vdxgk.display.surface import ReadMemory, Surface, parse
 from vdxgk.faults import AccessRefused, Fault
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
+
+if TYPE_CHECKING:
+    from vdxgk.display.cursor import Cursor
+    from vdxgk.display.pixels import Words
 
 PERIOD = 1_000_000_000 // layout.SCANOUT_HZ
 """Nanoseconds from one vertical blank to the next."""
@@ -243,7 +245,9 @@ class DisplayPipe:
             data = b"".join(self._read(page, _PAGE, messages) for page in description.pages)
         else:
             at = layout.SHARED_CURSOR_PICTURE
-            data = bytes(self._shared[at : at + hardware_cursor.SIZE])
+            data = bytes(self._shared[at : at + layout.CURSOR_SIDE**2 * 4])
+        from vdxgk.display.cursor import Cursor  # noqa: PLC0415 - numpy, which starts slowly
+
         return Cursor.of(data, description.hot_x, description.hot_y)
 
     # ---- viewers -------------------------------------------------------------

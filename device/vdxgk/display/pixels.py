@@ -29,6 +29,11 @@ def raw_words(framebuffer: memoryview, area: Scanout) -> Words:
     )
 
 
+def black(width: int, height: int) -> Picture:
+    """A black picture; sizes in pixels."""
+    return np.zeros((height, width, 3), np.uint8)
+
+
 def to_picture(words: Words, pixel_format: PixelFormat) -> Picture:
     """A copy of pixels as :func:`raw_words` gives them, or of a part of them."""
     picture = np.empty((*words.shape, 3), np.uint8)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vdxgk.channel import layout
-from vdxgk.display.pixels import Words
 from vdxgk.display.scanout import PixelFormat
 from vdxgk.memory.ntstatus import invalid
+
+if TYPE_CHECKING:
+    from vdxgk.display.pixels import Words
 
 ReadMemory = Callable[[int, int, bool], bytes]
 """Address, size in bytes, whether by protocol messages.  Raises AccessRefused."""
@@ -45,6 +47,8 @@ class Surface:
 
     def read(self, read: ReadMemory) -> Words:
         """The pixels now, a copy.  Raises AccessRefused."""
+        import numpy as np  # noqa: PLC0415 - it starts slowly, and few look
+
         data = bytearray(self.size)
         at = 0
         for address, size in self.runs:
@@ -101,7 +105,7 @@ def parse(description: layout.Surface, runs: bytes) -> Surface:
 def _cut(runs: bytes, offset: int, wanted: int) -> tuple[tuple[int, int], ...]:
     """``wanted`` bytes from ``offset`` on; neighbours become one."""
     found: list[tuple[int, int]] = []
-    for base, length in np.frombuffer(runs, "<u8").reshape(-1, 2).tolist():
+    for base, length in struct.iter_unpack("<QQ", runs):
         if not 0 < length <= _LONGEST_RUN or base + length > 1 << 64:
             raise invalid(f"run {base:#x}, {length:#x} of a surface")
         if offset >= length:

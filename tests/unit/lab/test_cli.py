@@ -58,6 +58,14 @@ def test_serving_imports_nothing_of_the_laboratory() -> None:
     assert run.stdout.splitlines()[-1] == "['vdxgk_lab.errors', 'vdxgk_lab.cli']"
 
 
+def test_a_server_that_nobody_looks_at_imports_nothing_for_pictures() -> None:
+    """They are half of its start and of its memory."""
+    program = "import sys, vdxgk.serve; print({'numpy', 'PIL'} & set(sys.modules))"
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
 def test_a_qemu_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VDXGK_CACHE", str(tmp_path))
     monkeypatch.setenv("QEMU", "/bin/true")
