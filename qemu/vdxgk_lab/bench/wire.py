@@ -1,14 +1,20 @@
-"""The protocol: a server of ours against a C echo, both driven by the same C client."""
+"""The protocol: a server of ours against a C echo, both driven by the same C client.
+
+And the leanest loop that Python has against the same echo: what of a ratio is the
+language's, and what is ours.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vdxgk_lab import processes
+from vdxgk_lab.bench import lean_echo
 from vdxgk_lab.bench.figures import Figure, Measure, compare
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.errors import LabError
@@ -55,10 +61,9 @@ class Client:
 
 
 @contextmanager
-def echo_server(program: Path, directory: Path) -> Iterator[tuple[Path, int]]:
-    """The floor: its socket and its process."""
-    socket = directory / "echo.sock"
-    command = processes.bound_to_parent([str(program), "echo", str(socket)])
+def echo_server(program: Sequence[str], socket: Path) -> Iterator[tuple[Path, int]]:
+    """An echo at a socket; and its process."""
+    command = processes.bound_to_parent([*program, str(socket)])
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -93,9 +98,13 @@ def run(program: Path, directory: Path, count: int, repetitions: int) -> Iterato
     client = Client(program, count)
     flat = Client(program, min(count, MOST_MAPPED - MANY))
     with (
-        echo_server(program, directory) as (echo, echo_pid),
+        echo_server([str(program), "echo"], directory / "echo.sock") as (echo, echo_pid),
+        echo_server([sys.executable, lean_echo.__file__], directory / "lean.sock") as (
+            lean,
+            lean_pid,
+        ),
         DeviceProcess(directory, ["--log-level", "error"], name="bench") as device,
-        apart(echo_pid, device.pid),
+        apart(echo_pid, lean_pid, device.pid),
     ):
         for name, operation, window, budget in CASES:
 
@@ -105,7 +114,11 @@ def run(program: Path, directory: Path, count: int, repetitions: int) -> Iterato
             def ours(operation: str = operation, window: int = window) -> float:
                 return client.seconds(device.socket, "vfio", operation, window)
 
+            def python(operation: str = operation, window: int = window) -> float:
+                return client.seconds(lean, "echo", operation, window)
+
             yield compare(name, "C echo", (floor, ours), repetitions, budget)
+            yield compare(f"{name}: Python's least", "C echo", (floor, python), repetitions)
         for operation in ("map", "unmap"):
 
             def at(first: int, operation: str = operation) -> Measure:
