@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import select
 import socket
 import struct
 import threading
@@ -27,10 +26,16 @@ PATIENCE = 4
 ASK_AGAIN = 16
 
 _INT = struct.calcsize("i")
+_RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 _ANCILLARY = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * _INT)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # plain numbers: operators of enumerations are slow
+_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _TIMEVAL = struct.Struct("@ll")
+_one_int = struct.Struct("@i").unpack
+
+Received = tuple[int, list[int], bool]
+"""Bytes, of which none is the end; descriptors; whether the kernel lost some."""
 
 
 class Channel:
@@ -41,40 +46,45 @@ class Channel:
         self._socket = connected
         self._receive = connected.recvmsg_into
         self._asked = self._misses = 0
-        self._poll = select.poll()
-        self._poll.register(connected, select.POLLIN)
         self._send_lock = threading.Lock()
         self._set_timeout(socket.SO_SNDTIMEO, SEND_LIMIT)
 
-    def receive(self, connection: Connection) -> tuple[int, list[int], bool]:
-        """Receive once into the connection's buffer: count, descriptors, whether some were lost.
+    def receive(self, connection: Connection) -> Received:
+        """Receive once into the connection's buffer.
 
-        A count of 0 is the end.  Raises TimeoutError at the deadline, else
-        ConnectionLost.
+        Raises TimeoutError at the deadline, else ConnectionLost.
         """
         try:
-            count, ancillary, flags, _ = self._receive(
-                [connection.get_buffer()], _ANCILLARY, _CLOEXEC
-            )
+            return self._received(connection, _CLOEXEC)
         except BlockingIOError:
             raise TimeoutError("no answer in time") from None
         except OSError as error:
             raise ConnectionLost(str(error)) from error
-        if not ancillary and not flags & _TRUNCATED:
-            return count, [], False
-        return count, _descriptors(ancillary), bool(flags & _TRUNCATED)
 
-    def has_more(self) -> bool:
-        """Whether a receive would return at once, as far as it is worth asking.
+    def receive_more(self, connection: Connection) -> Received | None:
+        """Receive what has come already, as far as it is worth asking; None for nothing.
 
         A client that has sent nothing ahead for a while is asked now and then.
+        Raises ConnectionLost.
         """
         self._asked += 1
         if self._misses >= PATIENCE and self._asked % ASK_AGAIN:
-            return False
-        found = bool(self._poll.poll(0))
-        self._misses = 0 if found else self._misses + 1
+            return None
+        try:
+            found = self._received(connection, _AT_ONCE)
+        except BlockingIOError:
+            self._misses += 1
+            return None
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+        self._misses = 0
         return found
+
+    def _received(self, connection: Connection, how: int) -> Received:
+        count, ancillary, flags, _ = self._receive([connection.get_buffer()], _ANCILLARY, how)
+        if not ancillary and not flags & _TRUNCATED:
+            return count, [], False
+        return count, _descriptors(ancillary), bool(flags & _TRUNCATED)
 
     def set_deadline(self, deadline: float | None) -> None:
         """Limit the next receive to a moment of time.monotonic(); None for no limit.
@@ -171,9 +181,12 @@ def hang_up(connected: socket.socket) -> None:
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    if len(ancillary) == 1 and len(ancillary[0][2]) == _INT:  # every DMA_MAP brings one
+        level, kind, data = ancillary[0]
+        return [*_one_int(data)] if (level, kind) == _RIGHTS else []
     descriptors: list[int] = []
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if (level, kind) == _RIGHTS:
             whole = len(data) - len(data) % _INT
             descriptors += array.array("i", data[:whole])
     return descriptors

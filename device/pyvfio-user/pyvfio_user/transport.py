@@ -261,15 +261,11 @@ class Server:
         outgoing = session.receive(count, descriptors, short=short)
         # A receive ends behind a message with descriptors.  If more has come
         # meanwhile, the answers can go together.
-        while (
-            has_descriptors
-            and not session.closing
-            and len(outgoing) < MOST_JOINED
-            and channel.has_more()
-        ):
-            count, descriptors, short = channel.receive(session.connection)
-            if not count:
-                break  # the next receive says so again
+        while has_descriptors and not session.closing and len(outgoing) < MOST_JOINED:
+            more = channel.receive_more(session.connection)
+            if more is None or not more[0]:  # the next receive says again that it is the end
+                break
+            count, descriptors, short = more
             outgoing += session.receive(count, descriptors, short=short)
         if self._trace is not None:
             for message, sent in outgoing:
