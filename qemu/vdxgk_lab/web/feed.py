@@ -15,6 +15,8 @@ INTERVAL = 0.4
 """Seconds between two questions to the adapter, while somebody looks."""
 _SHARE = 20
 """An adapter that answers slowly is asked less often: this many times the answer's time apart."""
+LONGEST_PAUSE = 5.0
+"""But never longer, in seconds: one slow answer must not keep a page from what comes next."""
 _OBJECTS = 256
 _RUNS = 8
 _ANSWER_SECONDS = 30
@@ -120,7 +122,7 @@ class StatusFeed:
                     async with self._changed:
                         self._state = state
                         self._changed.notify_all()
-                await asyncio.sleep(max(INTERVAL, took * _SHARE))
+                await asyncio.sleep(min(max(INTERVAL, took * _SHARE), LONGEST_PAUSE))
         finally:
             self._door.close()
 

@@ -11,7 +11,18 @@ import threading
 
 import pytest
 
-from pyvfio_user import MessageDmaError, RemoteProtocolError, message_dma, version, wire
+from pyvfio_user import (
+    Bar,
+    ConfigSpace,
+    Device,
+    MessageDmaError,
+    Register,
+    RegisterBlock,
+    RemoteProtocolError,
+    message_dma,
+    version,
+    wire,
+)
 from tests.qtest.findings.finding import LOGICAL, MESSAGES, OTHER, Defect, finding
 from tests.qtest.lane import (
     ADAPTER_SLOT,
@@ -27,9 +38,12 @@ from vdxgk_lab.qmp import Refused
 from vdxgk_lab.qtest.amdvi import AmdIommu
 from vdxgk_lab.qtest.iommu import PAGE, Access
 from vdxgk_lab.qtest.machine import QtestConfig, QtestMachine, vfio_user
+from vdxgk_lab.qtest.pci import COMMAND_MEMORY, MmioWindow, PciFunction
 from vdxgk_lab.run_directory import RunDirectory
+from vdxgk_lab.served import served
 
 REPLY = 1  # flags of a message's header
+TRIES = 3
 QUESTIONS = 100_000
 """How often something is asked before it counts as failed."""
 
@@ -109,6 +123,38 @@ def test_a_reply_in_two_pieces_ends_the_connection(
     if not next_request:
         assert "short read of header" in machine.words
         raise Defect(machine.words)
+
+
+@finding
+def test_a_late_reply_ends_the_connection(qemu: QemuBinary, vdxgk_run: RunDirectory) -> None:
+    patience = 2000  # milliseconds for which QEMU waits; its start has to manage too
+    value, nothing = 0x600D_F00D, 0xFFFF_FFFF
+    in_time = threading.Event()
+    in_time.set()
+
+    def read() -> int:
+        in_time.wait()
+        return value
+
+    block = RegisterBlock([Register(0, on_read=read)])
+    device = Device(ConfigSpace(0x1234, 0x5678, 0xFF0000), {0: Bar(4096, handler=block)})
+    with served(device, vdxgk_run.path / "s") as path:
+        properties = vfio_user(str(path), ADAPTER_SLOT, **{"x-msg-timeout": patience})
+        with QtestMachine(QtestConfig((properties,)), qemu, vdxgk_run.path) as machine:
+            function = PciFunction(machine.qtest, ADAPTER_SLOT)
+            register = function.place_bar(0, MmioWindow())
+            function.command(COMMAND_MEMORY)
+            assert machine.qtest.load(register, 4) == value
+            in_time.clear()
+            try:
+                assert machine.qtest.load(register, 4) == nothing  # what is agreed, so far
+            finally:
+                in_time.set()
+            for _ in range(TRIES):
+                if machine.qtest.load(register, 4) == value:
+                    return
+            assert "unexpected reply" in machine.words
+            raise Defect(machine.words)
 
 
 @finding
