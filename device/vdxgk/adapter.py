@@ -28,10 +28,10 @@ from vdxgk.engine import Cancelled, DescriptorPath, Engine, MessagePath
 from vdxgk.exclusive_watch import ExclusiveWatch
 from vdxgk.faults import Fault, FaultRecord
 from vdxgk.function import Link
-from vdxgk.log import RateLimit
 from vdxgk.memory.backend import Backend, Quotas
 from vdxgk.memory.ddi import Bugcheck
 from vdxgk.memory.guest_ram import GuestRam
+from vdxgk.memory.ntstatus import NtStatus
 from vdxgk.memory.remapping import RemapFailure
 from vdxgk.misbehaviour import MisbehavingPath, Saboteur
 from vdxgk.worker import Worker
@@ -70,8 +70,6 @@ class AdapterOptions:
 class Adapter(DeviceObserver):
     """One adapter.  ``device`` is what a vfio-user server serves, ``display`` what it shows."""
 
-    FAULT_LINES_PER_SECOND = 20
-
     def __init__(
         self,
         options: AdapterOptions,
@@ -84,7 +82,6 @@ class Adapter(DeviceObserver):
         self._lead = lead
         self._linked = [self]
         self._log: FilteringBoundLogger = log or structlog.get_logger("vdxgk")
-        self._fault_lines = RateLimit(self.FAULT_LINES_PER_SECOND)
         self.faults = FaultRecord()
         self._channel_worker = Worker("channel", self._serve_channel, self._log)
         self._engine_worker = Worker("engine", self._serve_engine, self._log)
@@ -162,12 +159,17 @@ class Adapter(DeviceObserver):
 
     def _build_channel(self) -> None:
         shared = self._channel_memory.view[function.SHARED_OFFSET :]
-        self._requests = ConsumerRing(shared, layout.RING_REQUESTS, layout.SHARED_REQUESTS, 128)
+        pending = self.options.quotas.pending
+        self._requests = ConsumerRing(
+            shared, layout.RING_REQUESTS, layout.SHARED_REQUESTS, 128, pending
+        )
         self._completions = ProducerRing(
             shared, layout.RING_COMPLETIONS, layout.SHARED_COMPLETIONS, 128
         )
         self._events = ProducerRing(shared, layout.RING_EVENTS, layout.SHARED_EVENTS, 64)
-        self._commands = ConsumerRing(shared, layout.RING_COMMANDS, layout.SHARED_COMMANDS, 64)
+        self._commands = ConsumerRing(
+            shared, layout.RING_COMMANDS, layout.SHARED_COMMANDS, 64, pending
+        )
         self._command_completions = ProducerRing(
             shared, layout.RING_COMMAND_COMPLETIONS, layout.SHARED_COMMAND_COMPLETIONS, 64
         )
@@ -327,7 +329,7 @@ class Adapter(DeviceObserver):
         self._requests.wake()
         while True:
             while not self._completions.full and (entry := self._requests.take()) is not None:
-                self._completions.put(self._service.handle(entry))
+                self._completions.put(self._service.handle(entry, self._requests.crowded))
             if self._completions.notify:
                 self.device.trigger(IrqType.MSIX, layout.VECTOR_CHANNEL)
             # A full ring means that the guest does not read: its next doorbell finds us.
@@ -357,10 +359,13 @@ class Adapter(DeviceObserver):
             entry = self._commands.take()
             if entry is None:
                 return not self._commands.sleep()
-        completion = self.engine.execute(
-            layout.EngineCommand.from_buffer_copy(entry),
-            cancelled=lambda: self._generation != generation,
-        )
+        command = layout.EngineCommand.from_buffer_copy(entry)
+        if self._commands.crowded:
+            completion = layout.EngineCompletion(fence=command.fence, status=NtStatus.DEVICE_BUSY)
+        else:
+            completion = self.engine.execute(
+                command, cancelled=lambda: self._generation != generation
+            )
         with self._state:
             if self._generation != generation:
                 return False
@@ -405,14 +410,12 @@ class Adapter(DeviceObserver):
 
     def _fault(self, fault: Fault) -> None:
         self.faults.add(fault)
-        if self._fault_lines.allow():
-            self._log.warning(
-                "fault",
-                access="write" if fault.write else "read",
-                address=f"{fault.address:#x}",
-                reason=fault.reason.sentence,
-                suppressed=self._fault_lines.suppressed,
-            )
+        self._log.warning(
+            "fault",
+            access="write" if fault.write else "read",
+            address=f"{fault.address:#x}",
+            reason=fault.reason.sentence,
+        )
         self._emit(layout.EVENT_FAULT, fault.info, fault.address, fault.size)
 
     def remap_failure(self, adl: int, failure: RemapFailure) -> None:
@@ -458,14 +461,12 @@ class Adapter(DeviceObserver):
 
     def _violation(self, address: int, size: int, write: bool) -> None:
         self.exclusive_violations += 1
-        if self._fault_lines.allow():
-            self._log.error(
-                "DMA within exclusive access",
-                access="write" if write else "read",
-                address=f"{address:#x}",
-                size=size,
-                suppressed=self._fault_lines.suppressed,
-            )
+        self._log.error(
+            "DMA within exclusive access",
+            access="write" if write else "read",
+            address=f"{address:#x}",
+            size=size,
+        )
         code = layout.FAULT_WRITE if write else 0
         self._emit(layout.EVENT_EXCLUSIVE_VIOLATION, code, address, size)
 

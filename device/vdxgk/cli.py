@@ -5,69 +5,17 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal
 
 import click
 
+from vdxgk.cli_types import ModeType, Size, Vram
 from vdxgk.display.edid import Mode
+from vdxgk.limit_options import limit_options
 from vdxgk.log import configure
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes, with K, M, G or T (powers of 1024) behind it or not."""
-
-    name = "size"
-    _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # noqa: RUF012
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Parse; fails with a sentence."""
-        if isinstance(value, int):
-            return value
-        text = str(value).strip().upper().removesuffix("IB")
-        digits = text.rstrip("KMGT")
-        unit = text[len(digits) :]
-        if not digits.isdecimal() or unit not in self._UNITS:
-            self.fail(f"{value!r} is not a size such as 4096, 64K, 16M or 2G", param, ctx)
-        return int(digits) << self._UNITS[unit]
-
-
-class Vram(Size):
-    """A framebuffer size."""
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Parse; fails with a sentence."""
-        size = super().convert(value, param, ctx)
-        if size & (size - 1) or not 4 << 20 <= size <= 256 << 20:
-            self.fail("must be a power of two from 4M to 256M", param, ctx)
-        return size
-
-
-class ModeType(click.ParamType[Mode]):
-    """A size in pixels, as 1280x800."""
-
-    name = "mode"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Mode:
-        """Parse; fails with a sentence."""
-        if isinstance(value, Mode):
-            return value
-        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a size such as 1280x800", param, ctx)
-        try:
-            return Mode(int(match[1]), int(match[2]))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
+from vdxgk.memory.limits import Quotas
 
 dma_bits_option = click.option(
     "--dma-bits",
@@ -140,8 +88,7 @@ dma_bits_option = click.option(
     show_default=True,
     help="The most that such a file may grow to.",
 )
-@click.option("--max-objects", type=click.IntRange(1, 1 << 20), default=4096, show_default=True)
-@click.option("--max-donated", type=Size(), default="16G", show_default=True)
+@limit_options
 @click.option("--scatter-seed", type=int, default=0, help="Repeatable scattering of MDL pages.")
 @click.option(
     "--linked", is_flag=True, help="The sockets are functions of one logical adapter; 2 to 4."
@@ -164,8 +111,7 @@ def serve(
     mode: Mode,
     rom: Path | None,
     dma_policy: Literal["tolerant", "strict"],
-    max_objects: int,
-    max_donated: int,
+    quotas: Quotas,
     viewers: Sequence[str],
     traces: Sequence[str],
     audits: Sequence[str],
@@ -187,7 +133,7 @@ def serve(
             raise click.UsageError(f"{len(sockets)} --socket but {len(paths)} {option}")
     if linked and not 2 <= len(sockets) <= 4:
         raise click.UsageError(f"--linked with {len(sockets)} --socket: give 2 to 4")
-    configure(as_json, log_level)
+    configure(as_json, log_level, lines=quotas.log_lines)
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
     from vdxgk import function  # noqa: PLC0415
@@ -195,7 +141,6 @@ def serve(
     from vdxgk.audit.writer import AuditError  # noqa: PLC0415
     from vdxgk.control import ControlError  # noqa: PLC0415
     from vdxgk.display.rom import read_rom  # noqa: PLC0415
-    from vdxgk.memory.backend import Quotas  # noqa: PLC0415
     from vdxgk.serve import Doors, serve_until_told  # noqa: PLC0415
 
     try:
@@ -205,7 +150,7 @@ def serve(
             mode=mode,
             rom=read_rom(rom, function.VENDOR_ID, function.DEVICE_ID) if rom else None,
             dma_policy=dma_policy,
-            quotas=Quotas(objects=max_objects, donated_bytes=max_donated),
+            quotas=quotas,
             scatter_seed=scatter_seed,
             misbehave=misbehave,
         )

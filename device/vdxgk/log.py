@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict
+
+from vdxgk.memory.limits import Quotas
 
 
-def configure(json: bool, level: str = "info", stream: TextIO | None = None) -> None:
-    """Send log lines to ``stream`` (standard error by default)."""
+def configure(
+    json: bool,
+    level: str = "info",
+    stream: TextIO | None = None,
+    lines: int = Quotas().log_lines,
+) -> None:
+    """Send log lines to ``stream`` (standard error by default).
+
+    ``lines``: how many of one kind in a second at most.
+    """
     out = stream or sys.stderr
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -20,6 +34,7 @@ def configure(json: bool, level: str = "info", stream: TextIO | None = None) -> 
     )
     structlog.configure(
         processors=[
+            LineLimit(lines),
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso" if json else "%H:%M:%S.%f", utc=json),
@@ -32,23 +47,48 @@ def configure(json: bool, level: str = "info", stream: TextIO | None = None) -> 
     )
 
 
-class RateLimit:
-    """Lets ``per_second`` lines pass each second, and counts the others."""
+class LineLimit:
+    """A processor that lets ``per_second`` lines of one kind pass each second.
 
-    def __init__(self, per_second: int) -> None:
+    A kind is what one device says in the same words, so that a flood of one hides no
+    other.  What was left out is told once the second is over, in a line of its own.
+    """
+
+    NOTE = "log lines left out"
+
+    def __init__(self, per_second: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_second
+        self._clock = clock
+        self._lock = threading.Lock()
         self._second = 0
-        self._passed = 0
-        self.suppressed = 0
+        self._passed: Counter[tuple[str, str]] = Counter()
+        self._left_out: Counter[tuple[str, str]] = Counter()
 
-    def allow(self) -> bool:
-        """Whether one more line may be written now."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second = second
-            self._passed = 0
-        if self._passed < self._per_second:
-            self._passed += 1
-            return True
-        self.suppressed += 1
-        return False
+    def __call__(self, logger: object, method: str, line: EventDict) -> EventDict:
+        """The line; raises DropEvent if it is one too many."""
+        kind = (line["event"], line.get("device", ""))
+        if kind[0] == self.NOTE:
+            return line
+        with self._lock:
+            second = int(self._clock())
+            if second != self._second:
+                self._second = second
+                self._passed.clear()
+            self._passed[kind] += 1
+            if self._passed[kind] <= self._per_second:
+                return line
+            if not self._left_out:
+                # The one timer: without a flood nothing wakes up.
+                timer = threading.Timer(1.0, self._tell)
+                timer.daemon = True
+                timer.start()
+            self._left_out[kind] += 1
+        raise structlog.DropEvent
+
+    def _tell(self) -> None:
+        with self._lock:
+            left_out, self._left_out = self._left_out, Counter()
+        log = structlog.get_logger("vdxgk")
+        for (event, device), count in left_out.items():
+            of = {"device": device} if device else {}
+            log.warning(self.NOTE, kind=event, count=count, **of)

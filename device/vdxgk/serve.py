@@ -92,7 +92,13 @@ class ServedAdapter:
             if self._doors.vnc:
                 from vdxgk.vnc.server import VncServer  # noqa: PLC0415 - numpy, for viewers
 
-                vnc = VncServer(self._doors.vnc, self.adapter.display, typed.put, self._log)
+                vnc = VncServer(
+                    self._doors.vnc,
+                    self.adapter.display,
+                    typed.put,
+                    self._log,
+                    self._options.quotas.viewers,
+                )
                 stack.callback(vnc.stop)
                 vnc.start()
             control.start()

@@ -50,15 +50,45 @@ class _Ring:
 
 
 class ConsumerRing(_Ring):
-    """The guest produces, the backend consumes."""
+    """The guest produces, the backend consumes.
+
+    Of the entries that wait when it is looked at, the first ``limit`` are welcome.
+    """
+
+    def __init__(
+        self,
+        shared: memoryview,
+        number: int,
+        offset: int,
+        entry_size: int,
+        limit: int = layout.RING_ENTRIES,
+    ) -> None:
+        super().__init__(shared, number, offset, entry_size)
+        self._limit = limit
+        self._left = 0
+        self._places = 0
+        self.crowded = False
+        """Whether the entry taken last stood behind as many others as are welcome."""
+
+    def reset(self) -> None:
+        """Empty, no notification wanted."""
+        super().reset()
+        self._left = 0
 
     def take(self) -> bytes | None:
         """The next entry, or None if the ring is empty; raises RingBrokenError."""
-        waiting = (self._words[_PRODUCER] - self._index) & _WRAP
-        if waiting == 0:
-            return None
-        if waiting > layout.RING_ENTRIES:
-            raise RingBrokenError(f"{waiting} entries announced in a ring of {layout.RING_ENTRIES}")
+        if not self._left:
+            waiting = (self._words[_PRODUCER] - self._index) & _WRAP
+            if waiting == 0:
+                return None
+            if waiting > layout.RING_ENTRIES:
+                raise RingBrokenError(
+                    f"{waiting} entries announced in a ring of {layout.RING_ENTRIES}"
+                )
+            self._left, self._places = waiting, self._limit
+        self._left -= 1
+        self._places -= 1
+        self.crowded = self._places < 0
         entry = bytes(self._entries[self._slot()])
         self._index = (self._index + 1) & _WRAP
         self._words[_CONSUMER] = self._index

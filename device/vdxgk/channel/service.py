@@ -126,8 +126,11 @@ class RequestService:
             layout.OP_END_EXCLUSIVE: self._end_exclusive,
         }
 
-    def handle(self, entry: bytes) -> bytes:
-        """One request's bytes in, its completion's bytes out.  Never raises."""
+    def handle(self, entry: bytes, crowded: bool = False) -> bytes:
+        """One request's bytes in, its completion's bytes out.  Never raises.
+
+        ``crowded``: too many wait, and this one is refused.
+        """
         request = layout.Request.from_buffer_copy(entry)
         completion = layout.Completion(cookie=request.cookie)
         name = OP_NAMES.get(request.op, str(request.op))
@@ -138,6 +141,8 @@ class RequestService:
                 raise Refused(
                     NtStatus.INVALID_DEVICE_REQUEST, f"op {request.op}, flags {request.flags:#x}"
                 )
+            if crowded:
+                raise Refused(NtStatus.DEVICE_BUSY, "too many requests wait")
             if self._starves(request.op):
                 raise Refused(NtStatus.INSUFFICIENT_RESOURCES, "no memory, as was asked for")
             bulk = BulkSlice(self._bulk, request.data_offset, request.data_size)

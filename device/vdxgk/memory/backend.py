@@ -10,7 +10,8 @@ Rules are tagged with their basis: [D] documented, [I] inferred by us.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from vdxgk.memory import creation, remapping, starting
 from vdxgk.memory.ddi import (
@@ -24,7 +25,7 @@ from vdxgk.memory.ddi import (
 from vdxgk.memory.exclusive import ExclusiveAccess
 from vdxgk.memory.guest_ram import GuestRam
 from vdxgk.memory.handles import HandleTable
-from vdxgk.memory.limits import Quotas
+from vdxgk.memory.limits import Pieces, Quotas
 from vdxgk.memory.lists import Lists
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.objects import (
@@ -82,7 +83,10 @@ class Backend:
         self.dma_bits = min(self.dma_bits, dma_bits)
 
     def _forget(self) -> None:
-        self.pool = GuestMemoryPool(self.quotas.donated_bytes, self.seed)
+        self.pool = GuestMemoryPool(
+            self.quotas.donated_bytes, self.quotas.donated_blocks, self.seed
+        )
+        self.pieces = Pieces(self.quotas.pieces)
         self.adapters: HandleTable[LogicalAdapter] = HandleTable("adapter", 0xA1, 16)
         self._requests: dict[int, StartRequest] = {}
         self.objects: HandleTable[PhysicalMemoryObject] = HandleTable(
@@ -97,7 +101,13 @@ class Backend:
         self.last_destroyed: int | None = None
         """The handle of the object destroyed last: stale, for tests of staleness."""
         self._lists = Lists(
-            self.openings, self.tables, self.ram, self.reporter, self._back, self.quotas.lists
+            self.openings,
+            self.tables,
+            self.ram,
+            self.reporter,
+            self._back,
+            self.quotas,
+            self.pieces,
         )
         self.exclusive = ExclusiveAccess(
             self.adapters, self._lists, self.reporter, self._address, self._bugcheck
@@ -188,11 +198,7 @@ class Backend:
         if adapter is not None:
             self.openings.check_room()
         self._check_commitment(plan.committed)
-        try:
-            runs = plan.allocate(self.pool)
-        except creation.MoreMemory as more:
-            self._check_guest_has(more.size)
-            raise
+        runs = self._take(plan.allocate, from_pool=plan.wraps is None)
         target = PhysicalMemoryObject(
             type=PhysicalMemoryType(args.Type),
             cache=CacheType(args.CacheType),
@@ -220,13 +226,31 @@ class Backend:
 
     def _back(self, target: PhysicalMemoryObject) -> None:
         """Give a section its pages when it is first used; raises creation.MoreMemory."""
-        if target.runs:
-            return
+        if not target.runs:
+            target.runs = self._take(partial(creation.back, target.size))
+
+    def _take(
+        self, allocate: Callable[[GuestMemoryPool], list[Range]], *, from_pool: bool = True
+    ) -> list[Range]:
+        """An object's memory, counted; raises creation.MoreMemory."""
         try:
-            target.runs = creation.back(target.size, self.pool)
+            runs = allocate(self.pool)
         except creation.MoreMemory as more:
             self._check_guest_has(more.size)
             raise
+        try:
+            self.pieces.check_room(len(runs))
+        except Refused:
+            if from_pool:
+                self._give_back(runs)
+            raise
+        self.pieces.held += len(runs)
+        return runs
+
+    def _give_back(self, runs: Sequence[Range]) -> None:
+        self.pool.free(runs)
+        if self.pool.idle_bytes > self.quotas.reserve_bytes:
+            self.reporter.memory_surplus()
 
     def _check_guest_has(self, size: int) -> None:
         """Do not send the guest to look for what it cannot find or we may not take."""
@@ -396,10 +420,9 @@ class Backend:
         self.objects.remove(target.handle)
         if target.type is PhysicalMemoryType.SECTION:
             self.committed -= target.size
+        self.pieces.held -= len(target.runs)
         if target.is_ram:
-            self.pool.free(target.runs)
-        if self.pool.idle_bytes > self.quotas.reserve_bytes:
-            self.reporter.memory_surplus()
+            self._give_back(target.runs)
 
     def _refuse_live_lists(self, opening: AdapterObject, verb: str) -> None:
         if opening.lists:

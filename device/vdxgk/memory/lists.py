@@ -15,6 +15,7 @@ from vdxgk.memory import remapping
 from vdxgk.memory.ddi import AllocateAdlFlags, PhysicalMemoryType
 from vdxgk.memory.guest_ram import GuestRam
 from vdxgk.memory.handles import HandleTable
+from vdxgk.memory.limits import Pieces, Quotas
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.objects import (
     AdapterObject,
@@ -25,14 +26,15 @@ from vdxgk.memory.objects import (
     WantedMapping,
 )
 from vdxgk.memory.pages import LARGE_PAGE_SIZE, PAGE_SIZE, Range, clip, page_aligned
+from vdxgk.memory.ranges import RangeSet
 from vdxgk.memory.reporter import Reporter
 
 
 class Lists:
-    """The lists of one guest; at most ``limit``.
+    """The lists of one guest.
 
     ``openings`` are the adapter objects, ``back`` gives an object memory that
-    has none yet.
+    has none yet, ``pieces`` counts mappings.
     """
 
     def __init__(
@@ -42,20 +44,25 @@ class Lists:
         ram: GuestRam,
         reporter: Reporter,
         back: Callable[[PhysicalMemoryObject], None],
-        limit: int,
+        quotas: Quotas,
+        pieces: Pieces,
     ) -> None:
         self._openings = openings
         self._tables = tables
         self._ram = ram
         self._reporter = reporter
         self._back = back
+        self._quotas = quotas
+        self._pieces = pieces
         self.handles: HandleTable[AddressDescriptorList] = HandleTable(
-            "address descriptor list", 0xA4, limit
+            "address descriptor list", 0xA4, quotas.lists
         )
         self.last_freed: list[WantedMapping] = []
         """The mappings of the list released last: stale, for tests of staleness."""
         # Replaced, never changed, so that the protocol thread reads it without the lock.
         self._being_mapped: tuple[AddressDescriptorList, ...] = ()
+        self._identity = RangeSet()
+        """The pages of all lists that an IOMMU maps at their own addresses."""
 
     def allocate(
         self, opening: AdapterObject, offset: int, size: int, flags: int
@@ -74,9 +81,10 @@ class Lists:
             PhysicalMemoryType.IO_SPACE,
         ):
             raise invalid(f"RequireContiguous on an object of type {target.type.name}")
-        self.handles.check_room()
+        self._check_room()
         self._back(target)
         runs = list(clip(target.runs, offset, size))
+        self._pieces.check_room(len(runs))
         adl = AddressDescriptorList(
             opening=opening,
             offset=offset,
@@ -88,15 +96,24 @@ class Lists:
         adl.contiguous = flags != 0 and adl.in_a_row
         adl.handle = self.handles.insert(adl)
         opening.lists[adl.handle] = adl
+        self._pieces.held += len(adl.mappings)
         self._being_mapped = (*self._being_mapped, adl)
         return adl
+
+    def _check_room(self) -> None:
+        self.handles.check_room()
+        if len(self._being_mapped) >= self._quotas.unfinished_lists:
+            raise Refused(
+                NtStatus.INSUFFICIENT_RESOURCES,
+                f"{len(self._being_mapped)} lists are allocated and not committed yet",
+            )
 
     def _place(
         self, adapter: LogicalAdapter, runs: Sequence[Range], size: int
     ) -> list[WantedMapping]:
         if adapter.space is None:
             if adapter.translated:
-                self._refuse_identity_overlap(runs)
+                self._take_identity(runs)
             return [WantedMapping(run.base, run.base, run.size) for run in runs]
         alignment = LARGE_PAGE_SIZE if size >= LARGE_PAGE_SIZE else PAGE_SIZE
         # The same phase on both sides lets the IOMMU use large leaves.
@@ -107,17 +124,17 @@ class Lists:
             base += run.size
         return mappings
 
-    def _refuse_identity_overlap(self, runs: Sequence[Range]) -> None:
+    def _take_identity(self, runs: Sequence[Range]) -> None:
         """In an identity domain a page can be mapped once only."""
-        for adl in self.handles:
-            for taken in adl.mappings:
-                for run in runs:
-                    if taken.physical < run.end and run.base < taken.physical + taken.size:
-                        raise Refused(
-                            NtStatus.RESOURCE_IN_USE,
-                            f"page {max(run.base, taken.physical):#x} is in another list, and "
-                            "in physical mode behind an IOMMU a page can be in one only",
-                        )
+        for run in runs:
+            for taken in self._identity.within(run.base, run.end):
+                raise Refused(
+                    NtStatus.RESOURCE_IN_USE,
+                    f"page {taken.base:#x} is in another list, and in physical mode behind an "
+                    "IOMMU a page can be in one only",
+                )
+        for run in runs:
+            self._identity.add(run)
 
     def announced(self, iova: int) -> None:
         """The hypervisor has announced a mapping at ``iova``: count it for its list."""
@@ -190,6 +207,11 @@ class Lists:
     def forget(self, adl: AddressDescriptorList) -> None:
         """Drop a list without a look at its mappings."""
         self._no_longer_mapping(adl)
+        adapter = adl.opening.adapter
+        if adapter.space is None and adapter.translated:
+            for mapping in adl.mappings:
+                self._identity.remove(Range(mapping.physical, mapping.size))
+        self._pieces.held -= len(adl.mappings)
         del adl.opening.lists[adl.handle]
         self.handles.remove(adl.handle)
 

@@ -65,7 +65,7 @@ class _Block:
 
 
 class GuestMemoryPool:
-    """The allocator.  ``quota`` bounds how many bytes it will hold.
+    """The allocator.  It holds at most ``quota`` bytes in ``max_blocks`` blocks.
 
     ``seed`` makes the scattering repeatable.
     """
@@ -73,8 +73,9 @@ class GuestMemoryPool:
     MAX_WINDOWS = 1 << 16
     """How many windows of an MDL request are searched at most."""
 
-    def __init__(self, quota: int, seed: int = 0) -> None:
+    def __init__(self, quota: int, max_blocks: int, seed: int = 0) -> None:
         self.quota = quota
+        self.max_blocks = max_blocks
         self._blocks: SortedDict[int, _Block] = SortedDict()
         self._free = RangeSet()
         self.donated = 0
@@ -100,7 +101,7 @@ class GuestMemoryPool:
 
         Raises Refused: STATUS_INVALID_PARAMETER for what is not whole pages,
         wraps, or overlaps what the pool has; STATUS_INSUFFICIENT_RESOURCES
-        beyond the quota.
+        beyond the quotas.
         """
         accepted: list[Range] = []
         try:
@@ -115,6 +116,11 @@ class GuestMemoryPool:
                     raise Refused(
                         NtStatus.INSUFFICIENT_RESOURCES,
                         f"donations are limited to {self.quota} bytes",
+                    )
+                if len(self._blocks) >= self.max_blocks:
+                    raise Refused(
+                        NtStatus.INSUFFICIENT_RESOURCES,
+                        f"donations are limited to {self.max_blocks} blocks: donate larger ones",
                     )
                 self._blocks[block.base] = _Block(block.size)
                 self._free.add(block)

@@ -12,6 +12,9 @@ from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.objects import Addressing, AddressingMode, LogicalAdapter
 from vdxgk.memory.pages import Range
 
+MAX_RESERVED = 1024
+"""Reserved regions that a guest may name; real ones have a handful."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
@@ -33,6 +36,8 @@ def start(request: StartRequest, ram: GuestRam, dma_bits: int) -> LogicalAdapter
     [D] If RAM lies above what the GPU can address, and remapping is not
     possible, the adapter does not start.  STATUS_NOT_SUPPORTED then [I].
     """
+    if len(request.reserved) > MAX_RESERVED:
+        raise invalid(f"{len(request.reserved)} reserved regions: at most {MAX_RESERVED}")
     addressing = address(request, dma_bits, request.mode)
     _check_memory_is_shared(ram, *request.probe)
     remaps = IommuCaps.DMA_REMAPPING_SUPPORTED in request.iommu_caps

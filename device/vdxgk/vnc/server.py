@@ -22,6 +22,7 @@ from vdxgk import allocator
 from vdxgk.control import ControlError, remove_stale_socket
 from vdxgk.display.changes import ChangeTracker
 from vdxgk.display.display import Display
+from vdxgk.memory.limits import Quotas
 from vdxgk.vnc.protocol import (
     Connection,
     CursorChange,
@@ -32,7 +33,7 @@ from vdxgk.vnc.protocol import (
     UpdateRequest,
 )
 
-MAX_VIEWERS = 8
+MAX_VIEWERS = Quotas().viewers
 SEND_SECONDS = 30.0
 """A viewer that takes nothing for so long is hung up on."""
 
@@ -51,21 +52,30 @@ OnInput = Callable[[dict[str, Any]], None]
 
 
 class VncServer:
-    """Serves a display to viewers at ``path``.  Raises ControlError if it cannot be had."""
+    """Serves a display to ``viewers`` at most, at ``path``.
+
+    Raises ControlError if it cannot be had.
+    """
 
     def __init__(
-        self, path: str, display: Display, on_input: OnInput, log: FilteringBoundLogger
+        self,
+        path: str,
+        display: Display,
+        on_input: OnInput,
+        log: FilteringBoundLogger,
+        viewers: int = MAX_VIEWERS,
     ) -> None:
         self._path = path
         self._display = display
         self._on_input = on_input
         self._log = log
+        self._limit = viewers
         self._viewers: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         try:
             remove_stale_socket(path)
-            self._listener = _listen(path)
+            self._listener = _listen(path, viewers)
         except OSError as error:
             raise ControlError(f"cannot listen at {path}: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._accept, name="vnc", daemon=True)
@@ -106,7 +116,7 @@ class VncServer:
                 target=self._serve, args=[connection], name="vnc viewer", daemon=True
             )
             with self._lock:
-                welcome = len(self._viewers) < MAX_VIEWERS and not self._stopping.is_set()
+                welcome = len(self._viewers) < self._limit and not self._stopping.is_set()
                 if welcome:
                     self._viewers[connection] = thread
                     thread.start()
@@ -131,12 +141,12 @@ class VncServer:
             self._log.info("viewer gone")
 
 
-def _listen(path: str) -> socket.socket:
+def _listen(path: str, backlog: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     old_mask = os.umask(0o177)
     try:
         listener.bind(path)
-        listener.listen(MAX_VIEWERS)
+        listener.listen(backlog)
     except BaseException:
         listener.close()
         raise

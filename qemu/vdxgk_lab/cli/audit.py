@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from vdxgk.cli import Size, dma_bits_option
+from vdxgk.cli import dma_bits_option
+from vdxgk.cli_types import Size
 from vdxgk_lab import artifacts, trees
 from vdxgk_lab.audit import boot, history, log, page, pictures, report, text
 from vdxgk_lab.cli import options

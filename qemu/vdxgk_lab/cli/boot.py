@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vdxgk.cli import Size, dma_bits_option
+from vdxgk.cli import dma_bits_option
+from vdxgk.cli_types import Size
 from vdxgk_lab import artifacts, firmware, trees
 from vdxgk_lab.cache import Cache
 from vdxgk_lab.cli import options

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import click
 from rich.console import Console
 
-from vdxgk.cli import Size, dma_bits_option
+from vdxgk.cli import dma_bits_option
+from vdxgk.cli_types import Size
 from vdxgk_lab import artifacts, trees
 from vdxgk_lab.cli import options
 from vdxgk_lab.command_line import IOMMUS, Accelerator, Iommu

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Mapping, Sequence
 
 from vdxgk.channel import layout
 from vdxgk_lab.errors import VmError
@@ -69,8 +70,12 @@ class BareAdapter:
 
     def submit(self, **command: int) -> None:
         """Queue an engine command (fields of layout.EngineCommand) and ring the doorbell."""
-        entry = bytes(layout.EngineCommand(**command))
-        self._produce(layout.RING_COMMANDS, layout.SHARED_COMMANDS, entry)
+        self.submit_all([command])
+
+    def submit_all(self, commands: Sequence[Mapping[str, int]]) -> None:
+        """Queue several at once, and ring the doorbell once."""
+        entries = [bytes(layout.EngineCommand(**command)) for command in commands]
+        self._produce(layout.RING_COMMANDS, layout.SHARED_COMMANDS, *entries)
         self.write(layout.REG_ENGINE_DOORBELL, 1)
 
     def completion(self) -> layout.EngineCompletion:
@@ -142,12 +147,13 @@ class BareAdapter:
         producer = self._qtest.load(self._index(ring, layout.Ring.producer.offset), 4)
         return producer != self._qtest.load(self._index(ring, layout.Ring.consumer.offset), 4)
 
-    def _produce(self, ring: int, base: int, entry: bytes) -> None:
+    def _produce(self, ring: int, base: int, *entries: bytes) -> None:
         index = self._index(ring, layout.Ring.producer.offset)
         producer = self._qtest.load(index, 4)
-        slot = self._shared + base + producer % layout.RING_ENTRIES * len(entry)
-        self._qtest.write(slot, entry)
-        self._qtest.store(index, (producer + 1) & 0xFFFF_FFFF, 4)
+        for number, entry in enumerate(entries, producer):
+            slot = self._shared + base + number % layout.RING_ENTRIES * len(entry)
+            self._qtest.write(slot, entry)
+        self._qtest.store(index, (producer + len(entries)) & 0xFFFF_FFFF, 4)
 
     def _consume(self, ring: int, base: int, size: int) -> bytes:
         self._qtest.wait_for(lambda: self._waiting(ring), f"an entry in ring {ring}")

@@ -19,7 +19,8 @@ from pyvfio_user import Client, read_trace
 from pyvfio_user.device import CONFIG_REGION
 from pyvfio_user.trace import Kind
 from pyvfio_user.wire import Command
-from vdxgk.cli import Size, main
+from vdxgk.cli import main
+from vdxgk.cli_types import Size
 from vdxgk.control import ControlError, ask
 
 
