@@ -26,8 +26,10 @@ GROWTH = 1 << 10
 """KiB.  A thread's heap, or a viewer's compressors and pictures, would be more."""
 
 
-def everybody_visits(path: Path) -> None:
+def everybody_visits(path: Path, server: int) -> None:
     """As many viewers as there is room for take screens at the same time, and go."""
+    descriptors = Path(f"/proc/{server}/fd")
+    before = len(os.listdir(descriptors))
     together = threading.Barrier(MAX_VIEWERS)
 
     def visit(encoding: int) -> None:
@@ -46,15 +48,16 @@ def everybody_visits(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    wait_for(lambda: len(os.listdir(descriptors)) == before, "room for the next viewers")
 
 
 def test_viewers_leave_no_memory_behind(tmp_path: Path) -> None:
     path = tmp_path / "vnc"
     with served(tmp_path / "s", "--vnc", str(path), "--log-level=error") as server:
-        everybody_visits(path)
+        everybody_visits(path, server.pid)
         first = Footprint.of(server.pid)
         for _ in range(VISITS):
-            everybody_visits(path)
+            everybody_visits(path, server.pid)
         last = Footprint.of(server.pid)
     assert not last.excess(first), (first, last)
     assert last.resident <= first.resident + GROWTH, (first, last)
