@@ -93,6 +93,11 @@ dma_bits_option = click.option(
 @click.option(
     "--linked", is_flag=True, help="The sockets are functions of one logical adapter; 2 to 4."
 )
+@click.option(
+    "--sandbox",
+    is_flag=True,
+    help="Once the sockets are open, give up files, network, programs and privileges (Landlock).",
+)
 @click.option("--misbehave", is_flag=True, help="Allow fault injection through the control door.")
 @click.option("--json", "as_json", is_flag=True, help="Log JSON.")
 @click.option(
@@ -118,6 +123,7 @@ def serve(
     audit_limit: int,
     scatter_seed: int,
     linked: bool,
+    sandbox: bool,
     misbehave: bool,
     as_json: bool,
     log_level: str,
@@ -160,7 +166,7 @@ def serve(
     columns = itertools.zip_longest(sockets, controls, viewers, traces, audits)
     doors = [Doors(*paths, audit_limit=audit_limit) for paths in columns]
     try:
-        if not serve_until_told(doors, options, ready_fd, linked):
+        if not serve_until_told(doors, options, ready_fd, linked=linked, sandbox=sandbox):
             raise click.ClickException("an adapter was given up; the log says why")
     except (ServerError, ControlError, AuditError) as error:
         raise click.ClickException(str(error)) from error

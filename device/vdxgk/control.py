@@ -58,9 +58,10 @@ class ControlServer:
 
     def stop(self) -> None:
         """End; connections are dropped with the process."""
-        self._server.shutdown()
+        if self._thread.ident is not None:
+            self._server.shutdown()
         self._server.server_close()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(self._path)
 
 
@@ -97,15 +98,14 @@ class _Server(socketserver.ThreadingUnixStreamServer):
         super().__init__(path, _Client)
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        # The base class wakes twice a second to see whether to stop; a
-        # connection of our own wakes it when that is so.
+        # The base class wakes twice a second to see whether to stop; ours is woken.
         super().serve_forever(poll_interval=3600)
 
     def shutdown(self) -> None:
         stopper = threading.Thread(target=super().shutdown, daemon=True)
         stopper.start()
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as waker:
-            waker.connect(str(self.server_address))
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         stopper.join(5)
 
 

@@ -43,6 +43,11 @@ class Doors:
     audit: str | None = None
     audit_limit: int = DEFAULT_LIMIT
 
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """What is removed in the end."""
+        return self.socket, self.control, *([self.vnc] if self.vnc else [])
+
 
 class ServedAdapter:
     """One adapter and its doors; a context manager that opens and shuts them.
@@ -70,13 +75,14 @@ class ServedAdapter:
         self._log = log
         self._cleanup = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._serve, name="protocol")
+        self._starts: list[Callable[[], None]] = []
         self.ended = False
         """Whether clients are served no more."""
         self.failed = False
         """Whether the protocol ended otherwise than by `stop`."""
 
     def __enter__(self) -> Self:
-        """Open the doors; clients that connect wait."""
+        """Open the doors, without a thread; clients that connect wait."""
         with contextlib.ExitStack() as stack:
             lead = self._lead.adapter if self._lead else None
             self.adapter: Adapter = Adapter(self._options, self._log, self._link, lead)
@@ -100,8 +106,8 @@ class ServedAdapter:
                     self._options.quotas.viewers,
                 )
                 stack.callback(vnc.stop)
-                vnc.start()
-            control.start()
+                self._starts.append(vnc.start)
+            self._starts.append(control.start)
             self._cleanup = stack.pop_all()
         return self
 
@@ -112,6 +118,8 @@ class ServedAdapter:
     def start(self) -> None:
         """Serve clients, on threads of its own."""
         self.adapter.start()
+        for start in self._starts:
+            start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -143,16 +151,28 @@ class ServedAdapter:
 
 
 def serve_until_told(
-    everywhere: Sequence[Doors], options: AdapterOptions, ready_fd: int, linked: bool = False
+    everywhere: Sequence[Doors],
+    options: AdapterOptions,
+    ready_fd: int,
+    *,
+    linked: bool = False,
+    sandbox: bool = False,
 ) -> bool:
     """Serve an adapter at each of the doors until SIGTERM or SIGINT; whether all went well.
 
     ``linked``: they are functions of one logical adapter, and the first leads.
 
+    ``sandbox``: give up what serving does not need, see vdxgk.sandbox.
+
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
-    Raises pyvfio_user.ServerError, ControlError or AuditError if a socket or a file cannot be had.
+    Raises pyvfio_user.ServerError, ControlError or AuditError if a socket, a file or the sandbox
+    cannot be had.
     """
     allocator.keep_little()
+    if sandbox:
+        from vdxgk.sandbox import enter, prepare  # noqa: PLC0415 - only who asks has to pay
+
+        prepare()
     with contextlib.ExitStack() as stack:
         log = structlog.get_logger("vdxgk")
         # A signal just before this thread sleeps would be noticed by nobody: so it is a byte.
@@ -178,6 +198,9 @@ def serve_until_told(
             for each in served:
                 each.stop()
 
+        if sandbox:
+            sockets = [path for doors in everywhere for path in doors.sockets]
+            log.info("sandboxed", landlock=enter(sockets))
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         for doors, each in zip(everywhere, served, strict=True):

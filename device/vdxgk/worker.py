@@ -38,7 +38,8 @@ class Worker:
         """End after the work under way, at most ``timeout`` seconds from now."""
         self._stopping = True
         self._wanted.set()
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         pause: float | None = None

@@ -60,7 +60,7 @@ class AuditWriter:
         self._ended = False
         self._closing = threading.Event()
         self._worker = Worker("audit", self._write_later, self._log)
-        self._worker.start()
+        self._started = False
 
     def add(
         self,
@@ -104,7 +104,7 @@ class AuditWriter:
         else:
             self._room -= len(record)
             if not self._pending:
-                self._worker.wake()
+                self._wake()
             self._pending += record
 
     def _end(self, why: Ending, code: int = 0) -> None:
@@ -113,7 +113,14 @@ class AuditWriter:
         self._ended = True
         self._pending += RECORD.pack(time.monotonic_ns(), Kind.END, why, 0, 0, code, 0, 0)
         if why is not Ending.STOPPED:
-            self._worker.wake()
+            self._wake()
+
+    def _wake(self) -> None:
+        # Not before there is something to write: a sandbox is made before there are threads.
+        if not self._started:
+            self._started = True
+            self._worker.start()
+        self._worker.wake()
 
     # ---- the worker ----------------------------------------------------------
 
