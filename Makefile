@@ -6,7 +6,7 @@ JOBS ?= 2
 PARALLEL := -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-qtest test-e2e matrix fuzz soak bench check format lock doctor clean venv
+.PHONY: help setup run test test-unit test-qtest test-e2e matrix fuzz soak bench check format lock sbom doctor clean venv
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,7 +71,16 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --group dev --extra plots --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-emit-package pyvfio-user --no-annotate --no-emit-index-url \
 		--custom-compile-command 'make lock' --output-file requirements.lock
+	echo cyclonedx-bom | uv pip compile - --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command 'make lock' --output-file tools/sbom.lock
+
+sbom: venv ## results/sbom.json: Python's packages, and Debian's of the sysroots (CycloneDX)
+	@[ -x .venv-sbom/bin/cyclonedx-py ] || { $(VENV)/python -m venv .venv-sbom && \
+		.venv-sbom/bin/python -m pip --disable-pip-version-check install -q --require-hashes \
+		-r tools/sbom.lock; }
+	@$(VENV)/python tools/sbom.py .venv-sbom/bin results/sbom.json
 
 clean: ## remove what was made in this checkout (the cache stays)
-	rm -rf .venv .venv-fuzz dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-fuzz .venv-sbom dist results .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,6 +7,7 @@ import pytest
 
 from vdxgk_lab import apt, host
 from vdxgk_lab.apt import AptRoot, choose_kernel, choose_mirror
+from vdxgk_lab.cache import Cache
 from vdxgk_lab.errors import SetupError
 from vdxgk_lab.progress import Silent
 
@@ -87,6 +88,27 @@ def test_unsigned_archives_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("VDXGK_DEBIAN_KEYRING", str(keys))
     with pytest.raises(SetupError, match=r"not signed"):
         AptRoot(tmp_path / "apt", ["stable"], Silent()).update()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_list_that_was_changed_after_it_was_signed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: bool
+) -> None:
+    """Debian's own, as set-up has kept it; unchanged, the signature is not what is wrong."""
+    kept = sorted((Cache().root / "apt/lists").glob("*_dists_trixie_InRelease"))
+    if not kept or not apt.keyring().exists():
+        pytest.skip("nothing of Debian's was downloaded yet: make setup")
+    text = kept[0].read_bytes()
+    assert text.count(b"\nOrigin: Debian\n") == 1
+    if changed:
+        text = text.replace(b"\nOrigin: Debian\n", b"\nOrigin: debian\n")
+    directory = tmp_path / "archive/dists/trixie"
+    directory.mkdir(parents=True)
+    (directory / "InRelease").write_bytes(text)
+    monkeypatch.setenv("VDXGK_DEBIAN_MIRROR", f"file:{tmp_path}/archive")
+    with pytest.raises(SetupError) as refusal:
+        AptRoot(tmp_path / "apt", ["trixie"], Silent()).update()
+    assert ("not signed" in str(refusal.value)) == changed, refusal.value
 
 
 PACKAGES = """
