@@ -99,7 +99,21 @@ def test_one_socket_that_cannot_be_had_leaves_none(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-@pytest.mark.parametrize("which", ["--socket", "--control"])
+@pytest.mark.parametrize("which", ["--socket", "--control", "--vnc"])
+def test_no_socket_is_made_through_a_symbolic_link(tmp_path: Path, which: str) -> None:
+    """Neither where a link leads to nothing, nor where it leads to a stale socket."""
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / "stale"))
+    for target in ("nothing", "stale"):
+        link = tmp_path / f"to-{target}"
+        link.symlink_to(tmp_path / target)
+        options = {"--socket": str(tmp_path / "s"), which: str(link)}
+        words = [word for pair in options.items() for word in pair]
+        assert f"{link} exists and is no socket" in serve(*words)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stale", "to-nothing", "to-stale"]
+
+
+@pytest.mark.parametrize("which", ["--socket", "--control", "--vnc"])
 def test_files_of_others_are_left_alone(tmp_path: Path, which: str) -> None:
     treasure = tmp_path / "treasure"
     treasure.write_text("gold")
