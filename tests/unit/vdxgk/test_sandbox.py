@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import landlockpy
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +24,8 @@ from vdxgk.control import ask
 
 SERVER = "tests.unit.vdxgk.sandboxed_server"
 ROOT = Path(__file__).parents[3]
+SCOPES = 6
+"""Landlock's first version that tells processes of the sandbox from others."""
 REFUSED = {errno.errorcode[number] for number in (errno.EACCES, errno.EPERM, errno.EXDEV)}
 
 
@@ -95,8 +98,11 @@ def test_nothing_is_left_but_what_it_holds(tmp_path: Path) -> None:
     files = ["--trace", str(tmp_path / "trace"), "--audit", str(tmp_path / "audit")]
     with served(tmp_path, "--sandbox", *files) as server:
         outcome = server.attempt()
+        if landlockpy.abi_version() < SCOPES:
+            for name in ("connect to an abstract socket", "send a signal"):
+                assert outcome.pop(name) == DONE
         assert outcome == {name: outcome[name] for name in outcome if outcome[name] in REFUSED}
-        assert len(outcome) == 14
+        assert len(outcome) >= 12
         assert (server.elsewhere / "secret").read_text() == "gold"
         assert (server.elsewhere / "kept").read_text() == "silver"
         for status in server.statuses():
