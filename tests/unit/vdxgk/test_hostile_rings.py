@@ -132,7 +132,7 @@ def test_doorbell_storms(tmp_path: Path) -> None:
             if number % 100 == 0:
                 assert guest.request(layout.OP_RECLAIM).status == 0
                 assert guest.engine(op=layout.ENGINE_NOP, fence=number).fence == number
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads  # those of tests before may end
         assert_serves(guest)
 
 
