@@ -200,6 +200,7 @@ class Adapter(DeviceObserver):
             dma_bits=self.options.dma_bits,
             bus_master=lambda: self.device.config.bus_master_enabled,
             on_fault=self._fault,
+            on_failure=self._engine_failed,
         )
 
     def start(self) -> None:
@@ -417,6 +418,9 @@ class Adapter(DeviceObserver):
             reason=fault.reason.sentence,
         )
         self._emit(layout.EVENT_FAULT, fault.info, fault.address, fault.size)
+
+    def _engine_failed(self, error: Exception) -> None:
+        self._log.error("internal error", engine="a command was given up", exc_info=error)
 
     def remap_failure(self, adl: int, failure: RemapFailure) -> None:
         """A list was not mapped, or not unmapped, as asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal
@@ -140,6 +141,8 @@ def serve(
     if linked and not 2 <= len(sockets) <= 4:
         raise click.UsageError(f"--linked with {len(sockets)} --socket: give 2 to 4")
     configure(as_json, log_level, lines=quotas.log_lines)
+    # Arrays are moved here, not multiplied: no threads for that.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
     from vdxgk import function  # noqa: PLC0415
@@ -170,6 +173,11 @@ def serve(
             raise click.ClickException("an adapter was given up; the log says why")
     except (ServerError, ControlError, AuditError) as error:
         raise click.ClickException(str(error)) from error
+    except (OSError, MemoryError, RuntimeError) as error:
+        raise click.ClickException(
+            f"this host cannot serve now: {error}. See its memory, and the limits on descriptors "
+            "and threads (ulimit -n -u -v)"
+        ) from error
 
 
 @click.command()

@@ -13,6 +13,7 @@ import select
 import socket
 import socketserver
 import stat
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,9 @@ Command = Callable[[Mapping[str, Any], Connected], object]
 MAX_LINE = 64 << 10
 """Bytes in one request."""
 MAX_CLIENTS = 8
+
+# After an accept() that failed.
+_AGAIN = 1.0
 
 
 class ControlError(Exception):
@@ -94,14 +98,37 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     ) -> None:
         self.log = log
         self.commands = commands
+        self.stopping = threading.Event()
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
-        super().__init__(path, _Client)
+        super().__init__(path, _Client, bind_and_activate=False)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.server_close)
+            self.socket.bind(path)
+            undo.callback(os.unlink, path)
+            self.server_address = path
+            self.server_activate()
+            undo.pop_all()
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         # The base class wakes twice a second to see whether to stop; ours is woken.
         super().serve_forever(poll_interval=3600)
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            # Mostly EMFILE, which passes: whoever waits is asked for again then.  The base
+            # class would do so at once, and without end.
+            self.log.warning("the control door cannot accept now", reason=str(error))
+            self.stopping.wait(_AGAIN)
+            raise
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Instead of a traceback on standard error; out of threads, for example."""
+        self.log.error("a control client was hung up on", reason=str(sys.exc_info()[1]))
+
     def shutdown(self) -> None:
+        self.stopping.set()
         stopper = threading.Thread(target=super().shutdown, daemon=True)
         stopper.start()
         with contextlib.suppress(OSError):
@@ -118,7 +145,7 @@ class _Client(socketserver.StreamRequestHandler):
             return
         try:
             self._serve()
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # it has gone
             pass
         finally:
             self.server.places.release()

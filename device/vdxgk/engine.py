@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from pyvfio_user import Access, DmaAccess, DmaFault, DmaTable, MessageDmaError
+from pyvfio_user import (
+    Access,
+    ConnectionLost,
+    DmaAccess,
+    DmaFault,
+    DmaTable,
+    MessageDmaError,
+)
 from pyvfio_user import FaultReason as DmaFaultReason
 from vdxgk.channel import layout
 from vdxgk.faults import AccessRefused, Fault, FaultReason
@@ -203,11 +210,14 @@ class Engine:
         dma_bits: int,
         bus_master: Callable[[], bool],
         on_fault: Callable[[Fault], None] = lambda fault: None,
+        on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
+        """``on_failure`` is told, while it is handled, of an error of this host, or of ours."""
         self._paths = {0: descriptors, layout.ENGINE_MESSAGES: messages}
         self._limit = 1 << dma_bits
         self._bus_master = bus_master
         self._on_fault = on_fault
+        self._on_failure = on_failure
         self.commands = 0
         """Commands taken so far, and the bytes that they moved; a copy counts in both."""
         self.bytes_read = 0
@@ -221,7 +231,8 @@ class Engine:
         After a fault ``done`` bytes have been transferred, all before the
         fault's address; nothing behind it has been touched, on the descriptor
         path.  A message that QEMU refuses may have stored some of its bytes.
-        Raises Cancelled.
+        What fails on this host is INSUFFICIENT_RESOURCES.
+        Raises Cancelled, ConnectionLost.
         """
         self.commands += 1
         completion = layout.EngineCompletion(fence=command.fence)
@@ -235,6 +246,12 @@ class Engine:
             completion.status = NtStatus.UNSUCCESSFUL
             completion.fault = refusal.fault.info
             completion.fault_address = refusal.fault.address
+        except (Cancelled, ConnectionLost):
+            raise
+        except Exception as error:
+            # The guest waits for a completion, and a reset would be its only way out.
+            self._on_failure(error)
+            completion.status = NtStatus.INSUFFICIENT_RESOURCES
         completion.done = job.done
         completion.result = job.crc
         return completion

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict
@@ -23,6 +24,8 @@ def configure(
     lines: int = Quotas().log_lines,
 ) -> None:
     """Send log lines to ``stream`` (standard error by default).
+
+    A line that cannot be written is lost; a later one tells how many were.
 
     ``lines``: how many of one kind in a second at most.
     """
@@ -42,9 +45,45 @@ def configure(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Unfailing(out))),
         cache_logger_on_first_use=True,
     )
+
+
+class _Unfailing:
+    """A disk that is full, or a pipe that nobody reads any more, costs lines and nothing else.
+
+    Past Python's buffer, which would keep the line that failed and fail with the next one.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        try:
+            self._descriptor: int | None = stream.fileno()
+        except (OSError, ValueError):  # not a file: a test's
+            self._descriptor = None
+        self._lost = 0
+
+    def write(self, text: str) -> None:
+        """Write, or count."""
+        try:
+            if self._lost:
+                self._write(f"{self._lost} lines of this log could not be written\n")
+                self._lost = 0
+            self._write(text)
+        except OSError:
+            self._lost += 1
+
+    def flush(self) -> None:
+        """Do nothing: it has gone."""
+
+    def _write(self, text: str) -> None:
+        if self._descriptor is None:
+            self._stream.write(text)
+            return
+        data = memoryview(text.encode(errors="replace"))
+        while data:
+            data = data[os.write(self._descriptor, data) :]
 
 
 class LineLimit:
@@ -81,7 +120,10 @@ class LineLimit:
                 # The one timer: without a flood nothing wakes up.
                 timer = threading.Timer(1.0, self._tell)
                 timer.daemon = True
-                timer.start()
+                try:
+                    timer.start()
+                except RuntimeError:  # out of threads: these go untold
+                    raise structlog.DropEvent from None
             self._left_out[kind] += 1
         raise structlog.DropEvent
 

@@ -27,6 +27,8 @@ from vdxgk.function import Link
 from vdxgk.misbehaviour import Misbehaviour
 from vdxgk.vnc.input import InputQueue
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 @dataclass(frozen=True, slots=True)
 class Doors:
@@ -86,10 +88,13 @@ class ServedAdapter:
         with contextlib.ExitStack() as stack:
             lead = self._lead.adapter if self._lead else None
             self.adapter: Adapter = Adapter(self._options, self._log, self._link, lead)
+            stack.callback(self.adapter.stop)
             self._server = Server(
                 self.adapter.device, self._doors.socket, log=self._log, trace=self._doors.trace
             )
             stack.enter_context(self._server)
+            stack.callback(self.wait)
+            stack.callback(self.stop)
             audit = self._audit(stack) if self._doors.audit else None
             typed = InputQueue()
             known = commands(self.adapter, typed, audit, self._doors.vnc)
@@ -128,8 +133,8 @@ class ServedAdapter:
 
     def wait(self) -> None:
         """Until it has stopped."""
-        self._thread.join()
-        self.adapter.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _audit(self, stack: contextlib.ExitStack) -> AuditWriter:
         assert self._doors.audit
@@ -141,10 +146,13 @@ class ServedAdapter:
     def _serve(self) -> None:
         try:
             self._server.serve()
-        except Exception:
+        except Exception as error:
             # The others go on: their guests have done nothing.
             self.failed = True
-            self._log.exception("no client is served any more")
+            if isinstance(error, (OSError, RuntimeError)):  # no descriptors, no threads
+                self._log.error("no client is served any more", reason=str(error))
+            else:
+                self._log.exception("no client is served any more")
         finally:
             self.ended = True
             self._on_end()
@@ -167,6 +175,7 @@ def serve_until_told(
     ``ready_fd`` gets one byte when clients can connect (-1: nobody asks).
     Raises pyvfio_user.ServerError, ControlError or AuditError if a socket, a file or the sandbox
     cannot be had.
+    OSError or RuntimeError if this host has too few descriptors, threads or memory.
     """
     allocator.keep_little()
     if sandbox:
@@ -195,14 +204,16 @@ def serve_until_told(
             served.append(stack.enter_context(adapter))
 
         def stop(number: int, frame: FrameType | None) -> None:
-            for each in served:
-                each.stop()
+            for each in _SIGNALS:
+                signal.signal(each, signal.SIG_DFL)  # one more ends the process
+            for adapter in served:
+                adapter.stop()
 
         if sandbox:
             sockets = [path for doors in everywhere for path in doors.sockets]
             log.info("sandboxed", landlock=enter(sockets))
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
+        for number in _SIGNALS:
+            signal.signal(number, stop)
         for doors, each in zip(everywhere, served, strict=True):
             each.start()
             log.info(
@@ -213,13 +224,28 @@ def serve_until_told(
                 misbehave=options.misbehave,
             )
         if ready_fd >= 0:
-            os.write(ready_fd, b"\n")
+            with contextlib.suppress(OSError):  # who wanted to know has gone
+                os.write(ready_fd, b"\n")
             os.close(ready_fd)
         while not all(each.ended for each in served):
-            os.read(woken, 1)
+            told = os.read(woken, 1)[0]
+            if told in _SIGNALS:
+                _say_farewell(log, told, served)
         for each in served:
             each.wait()
     return not any(each.failed for each in served)
+
+
+def _say_farewell(log: FilteringBoundLogger, number: int, served: Sequence[ServedAdapter]) -> None:
+    """What a person wants to know who has told us to stop."""
+    clients = sum(each.adapter.connected_now for each in served)
+    log.info(
+        "stopping: clients get what they have asked for, and are hung up on. A guest goes on "
+        "without its GPU, which reads as ones; its QEMU does not connect again. A second signal "
+        "ends at once",
+        signal=signal.Signals(number).name,
+        clients=clients,
+    )
 
 
 def commands(

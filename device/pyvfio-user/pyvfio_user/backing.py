@@ -16,6 +16,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
+from .connection import close_descriptor
 from .errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ class SharedMemory:
         self.view = memoryview(self._map)
 
     def clear(self) -> None:
-        """Make every byte zero, and give the host its pages back."""
-        self._map.madvise(mmap.MADV_REMOVE)
+        """Make every byte zero, and give the host its pages back if it takes them."""
+        try:
+            self._map.madvise(mmap.MADV_REMOVE)
+        except OSError:
+            self._map[:] = bytes(self.size)
 
     def close(self) -> None:
         """Let go of the memory; views of it that are still in use keep it alive."""
@@ -121,7 +125,7 @@ class Backing:
             self._sealed = bool(_seals(descriptor) & fcntl.F_SEAL_SHRINK)
             self.refresh()
         except BaseException:
-            os.close(descriptor)
+            close_descriptor(descriptor)
             raise
 
     @property
@@ -203,7 +207,7 @@ class Backing:
         except BufferError:  # a view outlived its access: it keeps the memory
             pass
         self._view = self._map = None
-        os.close(descriptor)
+        close_descriptor(descriptor)
         return True
 
     @property

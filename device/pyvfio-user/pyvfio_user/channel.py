@@ -42,7 +42,10 @@ class Channel:
     """Owns one connected stream socket.  Sends from any thread, receives from one."""
 
     def __init__(self, connected: socket.socket) -> None:
-        """Take over a connected AF_UNIX stream socket."""
+        """Take over a connected AF_UNIX stream socket.
+
+        Raises ConnectionLost; who called closes the socket then.
+        """
         self._socket = connected
         self._receive = connected.recvmsg_into
         self._asked = self._misses = 0
@@ -89,7 +92,7 @@ class Channel:
     def set_deadline(self, deadline: float | None) -> None:
         """Limit the next receive to a moment of time.monotonic(); None for no limit.
 
-        Raises TimeoutError if it has passed.
+        Raises TimeoutError if it has passed, ConnectionLost.
         """
         left = 0.0 if deadline is None else deadline - time.monotonic()
         if left < 0 or (deadline is not None and not left):
@@ -162,7 +165,10 @@ class Channel:
         # Python's own timeouts cost one more system call for each message.
         whole = int(seconds)
         timeval = _TIMEVAL.pack(whole, int((seconds - whole) * 1_000_000))
-        self._socket.setsockopt(socket.SOL_SOCKET, option, timeval)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, option, timeval)
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
 
 
 def hang_up(connected: socket.socket) -> None:
@@ -177,7 +183,8 @@ def hang_up(connected: socket.socket) -> None:
             close_descriptors(_descriptors(ancillary))
             if not count:
                 break
-    connected.close()
+    with contextlib.suppress(OSError):
+        connected.close()
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

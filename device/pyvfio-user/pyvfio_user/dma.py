@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 
 from .addresses import ADDRESS_END, SortedAddresses
 from .backing import Backing, Data, is_writable
+from .connection import close_descriptor
 from .dirty import DirtyLog
 from .dma_access import DmaAccess, Translation
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
@@ -370,16 +371,13 @@ class DmaTable:
             return None
         try:
             status = os.fstat(descriptor)
+            known = self._backings.get((status.st_dev, status.st_ino))
+            fits = known is not None and (known.writable or not is_writable(descriptor))
         except BaseException:
-            os.close(descriptor)
+            close_descriptor(descriptor)
             raise
-        known = self._backings.get((status.st_dev, status.st_ino))
-        if (
-            known is not None
-            and (known.writable or not is_writable(descriptor))
-            and (known.mappings or known.try_acquire())
-        ):
-            os.close(descriptor)
+        if known is not None and fits and (known.mappings or known.try_acquire()):
+            close_descriptor(descriptor)
             known.mappings += 1
             return known
         # Not known, or of a file known by a descriptor that cannot write this one can.

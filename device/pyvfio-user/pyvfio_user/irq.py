@@ -119,7 +119,8 @@ class Irqs:
         """Carry out DEVICE_SET_IRQS; takes what it keeps out of `descriptors`.
 
         Raises RemoteProtocolError: ENOTSUP for a combination that the type
-        does not have, else EINVAL.
+        does not have, else EINVAL.  Raises OSError when the host has too little
+        to watch an eventfd.
         """
         kind, action = flags & _DATA_MASK, flags & ~_DATA_MASK
         vectors = self._type(index)
@@ -200,8 +201,8 @@ class Irqs:
         """
         self._unwatch(vectors, (action,))
         for vector in vectors if descriptors else []:
-            vector.watched[action] = eventfd = descriptors.pop(0)
-            self._watcher.add(eventfd, partial(self._signalled, action, irq_type, vector))
+            self._watcher.add(descriptors[0], partial(self._signalled, action, irq_type, vector))
+            vector.watched[action] = descriptors.pop(0)
 
     def _unwatch(self, vectors: list[_Vector], actions: tuple[int, ...]) -> None:
         for vector in vectors:

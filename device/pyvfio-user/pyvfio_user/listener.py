@@ -140,17 +140,16 @@ class Listener:
         )
 
     def _bind(self) -> socket.socket:
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+        with contextlib.ExitStack() as undo:
+            server = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             # Linux creates the file with the mode of the unbound socket, so
             # that there is no moment at which others could connect.
             os.fchmod(server.fileno(), 0o600)
             server.bind(self.path)
+            undo.callback(os.unlink, self.path)
             self._bound = self._identity(os.lstat(self.path))
             server.listen(BACKLOG)
-        except BaseException:
-            server.close()
-            raise
+            undo.pop_all()
         return server
 
     @staticmethod

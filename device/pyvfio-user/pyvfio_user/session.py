@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .trace import TraceWriter
 
 LOGGED_REFUSALS = 100  # for each client: a hostile one must not fill the disk
+_TAKES_FROM_THE_HOST = {Command.DMA_MAP, Command.DEVICE_SET_IRQS}  # memory, descriptors, threads
 MULTI_WRITE_SIZE = 8
 
 
@@ -120,9 +121,15 @@ class Session:
             self._refuse(command, error.errno, str(error))
             self.closing |= not self.negotiated
             return error.errno
+        code = (isinstance(error, OSError) and error.errno) or errno.EIO
+        if isinstance(error, OSError) and command in _TAKES_FROM_THE_HOST:
+            self._refuse(command, code, f"this host: {error}")
+            return code
         # A device model's mistake must not stop the client.
-        self._log.error("handler_failed", command=_name(command), exc_info=error)
-        return (isinstance(error, OSError) and error.errno) or errno.EIO
+        self._refusals += 1
+        if self._refusals <= LOGGED_REFUSALS:
+            self._log.error("handler_failed", command=_name(command), exc_info=error)
+        return code
 
     def _refuse(self, command: int, code: int, reason: str) -> None:
         self._refusals += 1

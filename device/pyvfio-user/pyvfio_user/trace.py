@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import wire
+from .connection import close_descriptor
 from .errors import VfioUserError
 from .log import Logger
 from .wire import Command
@@ -58,7 +59,11 @@ class TraceWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o600)
         self._began = time.monotonic_ns()
-        os.write(self._fd, MAGIC)
+        try:
+            os.write(self._fd, MAGIC)
+        except OSError:
+            close_descriptor(self._fd)
+            raise
 
     def received(self, message: wire.Message) -> None:
         """Note a message of the client."""
@@ -78,7 +83,10 @@ class TraceWriter:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        try:
+            os.close(self._fd)
+        except OSError as error:  # what was written may be lost, says its file system
+            self._log.error("trace_ended", error=str(error))
 
     def _write(self, kind: Kind, header: bytes, payload: memoryview, descriptors: int) -> None:
         kept = payload[:KEPT]

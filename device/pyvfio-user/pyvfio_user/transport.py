@@ -28,6 +28,7 @@ from .trace import Kind, TraceWriter
 from .wire import MAX_DESCRIPTORS
 
 HANDSHAKE_SECONDS = 5.0
+AGAIN_SECONDS = 1.0  # after an accept() that failed
 MOST_JOINED = 64  # answers that wait for one another
 
 
@@ -77,6 +78,7 @@ class Server:
         self._listener: Listener | Inherited | None = None
         self._clients: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         self._stopping = False
+        self._ended = threading.Event()  # clients are served no more
         self._latest: socket.socket | None = None  # of the clients, by the doorman
         self._latest_lock = threading.Lock()  # between the doorman's look and a close
         self._current: Channel | None = None
@@ -129,15 +131,17 @@ class Server:
         doorman = threading.Thread(
             target=self._receive_guests, args=(listening, wake), name="vfio-user-doorman"
         )
-        doorman.start()
         try:
+            doorman.start()
             while not self._stopping:
                 client = self._clients.get()
                 if client is not None:
                     self._serve_client(client)
         finally:
+            self._ended.set()
             os.eventfd_write(wake, 1)
-            doorman.join()
+            if doorman.ident is not None:
+                doorman.join()
             os.close(wake)
 
     def stop(self) -> None:
@@ -180,24 +184,33 @@ class Server:
         stopped.register(wake, select.POLLIN)
         either.register(wake, select.POLLIN)
         either.register(listening, select.POLLIN)
-        while either.poll() and not stopped.poll(0):
+        while not self._ended.is_set():
             try:
-                client, _ = listening.accept()
+                either.poll()
+                if not stopped.poll(0):
+                    self._receive_guest(listening.accept()[0])
             except BlockingIOError:  # somebody who shares the socket was quicker
                 continue
             except OSError as error:
                 # Out of descriptors, perhaps: wait until the client that has
                 # them goes, instead of spinning.
                 self._log.error("accept_failed", error=str(error))
-                stopped.poll(1000)
-                continue
-            if self._is_occupied() or self._clients.qsize() > BACKLOG:
-                self._log.warning("second_client_refused", path=self.path)
-                hang_up(client)
-                continue
-            with self._latest_lock:
-                self._latest = client
-            self._clients.put(client)
+                self._ended.wait(AGAIN_SECONDS)
+
+    def _receive_guest(self, client: socket.socket) -> None:
+        """Hand a client over, or hang up on it.  Raises OSError, and has hung up then."""
+        try:
+            welcome = not self._is_occupied() and self._clients.qsize() <= BACKLOG
+        except OSError:
+            hang_up(client)
+            raise
+        if not welcome:
+            self._log.warning("second_client_refused", path=self.path)
+            hang_up(client)
+            return
+        with self._latest_lock:
+            self._latest = client
+        self._clients.put(client)
 
     def _is_occupied(self) -> bool:
         """Whether the last client handed over is still connected."""
@@ -211,7 +224,12 @@ class Server:
     # ---- the protocol thread -----------------------------------------------
 
     def _serve_client(self, client: socket.socket) -> None:
-        channel = Channel(client)
+        try:
+            channel = Channel(client)
+        except ConnectionLost as error:
+            self._log.error("client_given_up", path=self.path, reason=str(error))
+            hang_up(client)
+            return
         trace = self._trace
         session = Session(
             self._device,
@@ -233,6 +251,10 @@ class Server:
             reason = "silent in the handshake"
         except ConnectionLost as error:
             reason = str(error)
+        except Exception as error:
+            # A bug of ours, or no memory: the next client is served.
+            self._log.error("client_given_up", path=self.path, exc_info=error)
+            reason = "internal error"
         finally:
             self._current = None
             session.lost()

@@ -49,7 +49,10 @@ class AuditWriter:
         header = HEADER.pack(MAGIC, time.time_ns(), time.monotonic_ns(), limit)
         try:
             self._fd = os.open(path, flags, 0o600)
-            os.write(self._fd, header)
+            with contextlib.ExitStack() as opened:
+                opened.callback(os.close, self._fd)
+                os.write(self._fd, header)
+                opened.pop_all()
         except OSError as error:
             raise AuditError(f"cannot write {path}: {error.strerror or error}") from error
         self._written = HEADER.size
@@ -92,7 +95,10 @@ class AuditWriter:
         self._closing.set()
         self._worker.stop()
         self._write()
-        os.close(self._fd)
+        try:
+            os.close(self._fd)
+        except OSError as error:  # what was written may be lost, says its file system
+            self._log.error("the audit's log may be incomplete", error=str(error))
 
     def _append(self, record: bytes) -> None:
         if self._ended:

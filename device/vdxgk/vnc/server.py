@@ -120,7 +120,12 @@ class VncServer:
                 welcome = len(self._viewers) < self._limit and not self._stopping.is_set()
                 if welcome:
                     self._viewers[connection] = thread
-                    thread.start()
+                    try:
+                        thread.start()
+                    except RuntimeError as error:  # out of threads
+                        del self._viewers[connection]
+                        self._log.warning("a viewer cannot be served now", reason=str(error))
+                        welcome = False
             if not welcome:
                 connection.close()
 
@@ -143,16 +148,16 @@ class VncServer:
 
 
 def _listen(path: str, backlog: int) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    old_mask = os.umask(0o177)
-    try:
-        listener.bind(path)
+    with contextlib.ExitStack() as undo:
+        listener = undo.enter_context(socket.socket(socket.AF_UNIX))
+        old_mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(old_mask)
+        undo.callback(os.unlink, path)
         listener.listen(backlog)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.umask(old_mask)
+        undo.pop_all()
     return listener
 
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from pyvfio_user import Client, read_trace
 from pyvfio_user.device import CONFIG_REGION
 from pyvfio_user.trace import Kind
-from pyvfio_user.wire import Command
+from pyvfio_user.wire import REGION_ACCESS, Command
+from tests.protocol.rig import Raw
 from vdxgk.cli import main
 from vdxgk.cli_types import Size
 from vdxgk.control import ControlError, ask
@@ -207,3 +208,20 @@ def test_the_control_door_answers_nonsense(tmp_path: Path) -> None:
 )
 def test_sizes(text: str, size: int) -> None:
     assert Size().convert(text, None, None) == size
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """A client that takes no answers holds up the first one."""
+    with served(tmp_path / "s") as process:
+        stubborn = Raw(str(tmp_path / "s"))
+        stubborn.negotiate()
+        stubborn.socket.settimeout(0.3)
+        with suppress(TimeoutError):
+            while True:
+                stubborn.message(Command.REGION_READ, REGION_ACCESS.pack(0, 0, 65536))
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr
+        assert any("A second signal ends at once" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGTERM
+        stubborn.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 
-from tests.unit.conftest import Compiler
+from tests.compiling import Compiler
 
 MINGW = "x86_64-w64-mingw32-gcc"
 # Without a compiler for Windows, one that is told the parts of that ABI which

@@ -29,15 +29,26 @@ class RawGuest:
         self.ram = memory or SharedMemory(ram, "ram")
         ram = self.ram.size
         self._borrowed = memory is not None
+        self.eventfds: list[int] = []
         self.client = Client(path)
+        try:
+            self._attach(ram)
+        except BaseException:
+            self.close()
+            raise
+        self._next_block = 8 << 20
+
+    def _attach(self, ram: int) -> None:
         self.client.negotiate()
         self.client.dma_map(0, ram, descriptor=self.ram.fd)
         self.client.device_info()
         info = self.client.region_info(function.CHANNEL_BAR)
         assert info.areas == [(function.SHARED_OFFSET, function.SHARED_SIZE)]
         assert info.descriptor is not None
-        self._map = mmap.mmap(info.descriptor, info.size, offset=info.offset)
-        os.close(info.descriptor)
+        try:
+            self._map = mmap.mmap(info.descriptor, info.size, offset=info.offset)
+        finally:
+            os.close(info.descriptor)
         self.shared = memoryview(self._map)[function.SHARED_OFFSET :]
         self.rings = [
             layout.Ring.from_buffer(self.shared, i * ctypes.sizeof(layout.Ring))
@@ -46,7 +57,6 @@ class RawGuest:
         self.eventfds = [os.eventfd(0) for _ in range(layout.VECTORS)]
         self.client.assign_eventfds(MSIX, 0, self.eventfds)
         self.client.region_write(CONFIG_REGION, 4, struct.pack("<H", 6))
-        self._next_block = 8 << 20
 
     def close(self) -> None:
         """Hang up, and let go of the memory."""
