@@ -1,12 +1,12 @@
 """Everything at once, for as long as asked: `make soak ARGS="--minutes 30"`.
 
 One server process with two adapters.  In each round a guest boots, makes
-objects and lists, does DMA on both paths in both directions, is refused what
-it must be refused; does it again after the function was removed and found anew, and
-after a reset; and ends: killed, or with the second adapter plugged in and
-pulled out.  Viewers come
-and go all the while.  Between rounds, when nobody is connected, the server
-must hold what it held after the first round.
+objects and lists, shows a picture of its own memory, does DMA on both paths in
+both directions, is refused what it must be refused; does it again after the
+function was removed and found anew, and after a reset; and ends: killed, or
+with the second adapter plugged in and pulled out.  Viewers, and others who ask
+what the device holds, come and go all the while.  Between rounds, when nobody
+is connected, the server must hold what it held after the first round.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import click
 
+from tests.e2e.test_scanout import check, picture, surface
 from tests.footprint import Footprint
 from tests.unit.vdxgk.vnc.viewer import RAW, ZRLE, SocketViewer
 from tests.waiting import wait_for
@@ -62,6 +63,7 @@ class Tally:
     plugs: int = 0
     viewers: int = 0
     frames: int = 0
+    questions: int = 0
     samples: list[Footprint] = field(default_factory=list)
 
     def take(self, evidence: ObjectEvidence | ScenarioEvidence) -> None:
@@ -74,8 +76,11 @@ class Tally:
 
 
 @contextlib.contextmanager
-def viewers_come_and_go(path: Path, tally: Tally) -> Iterator[None]:
-    """Polite ones, rude ones, and such that ask for a picture and never take it."""
+def viewers_come_and_go(path: Path, control: Path, tally: Tally) -> Iterator[None]:
+    """Polite ones, rude ones, and such that ask for a picture and never take it.
+
+    Each also asks at the control door.
+    """
     ending = threading.Event()
     failures: list[BaseException] = []
 
@@ -94,6 +99,8 @@ def viewers_come_and_go(path: Path, tally: Tally) -> Iterator[None]:
                         tally.frames += 1
                 viewer.socket.close()
                 tally.viewers += 1
+                ask(str(control), chance.choice(["query-status", "screenshot", "take-input"]))
+                tally.questions += 1
                 ending.wait(0.2)
         except BaseException as error:
             failures.append(error)
@@ -124,6 +131,12 @@ def live(machine: Machine, device: DeviceProcess, tally: Tally) -> None:
     for number, case in enumerate(case for case in OBJECTS if case.size <= MIB):
         made.append(exercise(stub, announced, case, number))
         tally.take(made[-1].evidence)
+    width, height = 640, 480
+    with surface(stub, width, height, contiguous=False) as shown:
+        shown.draw(tally.lives)
+        shown.present()
+        check(device, picture(width, height, tally.lives))
+        tally.checks += 1
     tally.take(scenarios.contents_survived(stub, made))
     tally.take(scenarios.canaries_are_untouched(stub))
     tally.take(scenarios.messages_reach_remapped_memory(stub, announced))
@@ -223,7 +236,7 @@ def main(minutes: float) -> None:
         with DeviceProcess(run.path, options, adapters=2) as device:
             click.echo(f"start      {Footprint.of(device.pid)}")
             for number in itertools.count():
-                with viewers_come_and_go(screens[0], tally):
+                with viewers_come_and_go(screens[0], device.control, tally):
                     one_round(number, made, run.path, device, tally)
                 device.check()
                 sample(device, tally)
@@ -232,7 +245,8 @@ def main(minutes: float) -> None:
             device.check()
     click.echo(
         f"{tally.rounds} machines, {tally.lives} boots, {tally.objects} objects, {tally.checks} "
-        f"checks, {tally.plugs} hot plugs, {tally.viewers} viewers, {tally.frames} pictures"
+        f"checks, {tally.plugs} hot plugs, {tally.viewers} viewers, {tally.frames} pictures, "
+        f"{tally.questions} questions"
     )
     excess = tally.samples[-1].excess(tally.samples[0])
     click.echo(f"more than after the first round: {', '.join(excess) or 'nothing'}")
