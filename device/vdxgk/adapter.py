@@ -381,9 +381,10 @@ class Adapter(DeviceObserver):
     def _serve_scanout(self) -> float | None:
         return self.pipe.work()
 
-    def _read_for_display(self, address: int, size: int, messages: bool) -> bytes:
-        self.engine.check(address, size, write=False)
-        return self.engine.path(layout.ENGINE_MESSAGES if messages else 0).read(address, size)
+    def _read_for_display(self, address: int, target: memoryview, messages: bool) -> None:
+        self.engine.check(address, len(target), write=False)
+        path = self.engine.path(layout.ENGINE_MESSAGES if messages else 0)
+        path.read_into(address, target)
 
     # ---- what the guest hears of --------------------------------------------
 

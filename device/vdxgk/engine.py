@@ -25,7 +25,7 @@ from pyvfio_user import FaultReason as DmaFaultReason
 from vdxgk.channel import layout
 from vdxgk.faults import AccessRefused, Fault, FaultReason
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
-from vdxgk.memory.pages import PAGE_SIZE
+from vdxgk.memory.pages import PAGE_SIZE, align_down
 
 if TYPE_CHECKING:
     from vdxgk.page_moves import Buffer
@@ -39,6 +39,9 @@ class MemoryPath(Protocol):
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes."""
+
+    def read_into(self, address: int, target: memoryview) -> None:
+        """Fill ``target``."""
 
     def write(self, address: int, data: bytes) -> None:
         """Store ``data``."""
@@ -68,6 +71,23 @@ class DescriptorPath:
         """See MemoryPath."""
         with _as_refusal(size), self._table.access(address, size, Access.READ) as spans:
             return b"".join(span.read() for span in spans)
+
+    def read_into(self, address: int, target: memoryview) -> None:
+        """See MemoryPath.  What is behind the last whole page goes by itself."""
+        whole = 0 if address % PAGE_SIZE else align_down(len(target), PAGE_SIZE)
+        for part, at in ((target[:whole], address), (target[whole:], address + whole)):
+            if part:
+                self._fill(part, at)
+
+    def _fill(self, target: memoryview, address: int) -> None:
+        size = len(target)
+        buffer = self._buffer_for(size)
+        with _as_refusal(size), self._table.access(address, size, Access.READ) as spans:
+            if buffer and len(spans) >= LEAST_RUNS and buffer.read(spans, target):
+                return
+            for span in spans:
+                start = span.iova - address
+                target[start : start + span.size] = span.read()
 
     def write(self, address: int, data: bytes) -> None:
         """See MemoryPath."""
@@ -154,6 +174,10 @@ class MessagePath:
             return self._client.read(address, size)
         except MessageDmaError as error:
             raise _refused(error.iova, size, False, FaultReason.REFUSED) from error
+
+    def read_into(self, address: int, target: memoryview) -> None:
+        """See MemoryPath."""
+        target[:] = self.read(address, len(target))
 
     def write(self, address: int, data: bytes) -> None:
         """See MemoryPath."""

@@ -144,6 +144,10 @@ class MisbehavingPath:
             assert place is not None
             return place.backing.read(place.offset, size)
 
+    def read_into(self, address: int, target: memoryview) -> None:
+        """See MemoryPath."""
+        target[:] = self.read(address, len(target))
+
     def write(self, address: int, data: bytes) -> None:
         """See MemoryPath."""
         if data and self._saboteur.take(Misbehaviour.CORRUPT_WRITE):

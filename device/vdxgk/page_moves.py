@@ -55,6 +55,18 @@ class Buffer:
             target.wrote(target.iova, target.size)
         return True
 
+    def read(self, source: DmaAccess, target: memoryview) -> bool:
+        """Copy a range to memory of its size; False, and nothing done, if slices are as good.
+
+        Quick only if ``target`` begins at a page, as the buffer does.
+        """
+        numbers = page_numbers(source.translation)
+        pages = _pages_of(source) if numbers is not None and is_scattered(source) else None
+        if numbers is None or pages is None:
+            return False
+        np.take(pages, numbers, out=np.frombuffer(target, _PAGE), mode="clip")
+        return True
+
     def crc32(self, source: DmaAccess, crc: int) -> int | None:
         """Continue ``crc`` over a range; None if slices are as good."""
         numbers = page_numbers(source.translation)

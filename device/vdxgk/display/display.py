@@ -14,7 +14,7 @@ from vdxgk.display.registers import DisplayRegisters
 from vdxgk.display.scanout import PixelFormat
 
 if TYPE_CHECKING:
-    from vdxgk.display.pixels import Picture, Words
+    from vdxgk.display.pixels import Picture, Room, Words
 
 DEFAULT_MODE = Mode(1280, 800)
 
@@ -63,13 +63,17 @@ class Display:
             size = (area.width, area.height) if area else None
         return size or (self.preferred.width, self.preferred.height)
 
-    def look(self, with_cursor: bool = True) -> tuple[Screen, Words | None]:
+    def look(
+        self, with_cursor: bool = True, room: Room | None = None
+    ) -> tuple[Screen, Words | None]:
         """What is to be seen now, and its pixels; None for black.
 
-        Pixels may be the framebuffer's own, in place.
+        Pixels may be the framebuffer's own, in place; others are in ``room``, or in a new one.
         """
+        from vdxgk.display.pixels import Room, raw_words  # noqa: PLC0415 - numpy: slow to start
+
         if self.pipe and self.pipe.enabled:
-            shown = self.pipe.look(with_cursor)
+            shown = self.pipe.look(with_cursor, room or Room())
             if shown is not None:
                 black = shown.words is None
                 screen = Screen(shown.width, shown.height, None if black else shown.format)
@@ -81,8 +85,6 @@ class Display:
             return Screen(self.preferred.width, self.preferred.height, None), None
         if self.registers.blank:
             return Screen(area.width, area.height, None), None
-        from vdxgk.display.pixels import raw_words  # noqa: PLC0415 - numpy, which starts slowly
-
         words = raw_words(self.framebuffer.view, area)
         return Screen(area.width, area.height, area.format), words
 

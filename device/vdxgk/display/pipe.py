@@ -25,7 +25,7 @@ from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 
 if TYPE_CHECKING:
     from vdxgk.display.cursor import Cursor
-    from vdxgk.display.pixels import Words
+    from vdxgk.display.pixels import Room, Words
 
 PERIOD = 1_000_000_000 // layout.SCANOUT_HZ
 """Nanoseconds from one vertical blank to the next."""
@@ -242,13 +242,16 @@ class DisplayPipe:
             return None
         if flags & layout.CURSOR_MEMORY:
             messages = bool(flags & layout.CURSOR_MESSAGES)
-            data = b"".join(self._read(page, _PAGE, messages) for page in description.pages)
+            data = bytearray(layout.CURSOR_SIDE**2 * 4)
+            for number, page in enumerate(description.pages):
+                at = number * _PAGE
+                self._read(page, memoryview(data)[at : at + _PAGE], messages)
         else:
             at = layout.SHARED_CURSOR_PICTURE
-            data = bytes(self._shared[at : at + layout.CURSOR_SIDE**2 * 4])
+            data = bytearray(self._shared[at : at + layout.CURSOR_SIDE**2 * 4])
         from vdxgk.display.cursor import Cursor  # noqa: PLC0415 - numpy, which starts slowly
 
-        return Cursor.of(data, description.hot_x, description.hot_y)
+        return Cursor.of(bytes(data), description.hot_x, description.hot_y)
 
     # ---- viewers -------------------------------------------------------------
 
@@ -285,28 +288,28 @@ class DisplayPipe:
         front = self._front
         return (front.width, front.height) if front else None
 
-    def look(self, with_cursor: bool) -> Pixels | None:
-        """What is shown now; None before the first flip."""
+    def look(self, with_cursor: bool, room: Room) -> Pixels | None:
+        """What is shown now, its pixels mostly in ``room``; None before the first flip."""
         with self._shown:
             front, cursor = self._front, self._cursor
             if front is None:
                 return None
-            words = None if self._control & layout.SCANOUT_BLANK else self._words(front)
+            words = None if self._control & layout.SCANOUT_BLANK else self._words(front, room)
         if words is not None and cursor and with_cursor:
             cursor.draw(words, front.format, *self.position)
         return Pixels(front.width, front.height, front.format, words)
 
-    def _words(self, front: Surface) -> Words | None:
+    def _words(self, front: Surface, room: Room) -> Words | None:
         if self._black:
             return None
 
-        def read(address: int, size: int, messages: bool) -> bytes:
+        def read(address: int, target: memoryview, messages: bool) -> None:
             if self._front is not front:
                 raise _TurnedOff
-            return self._read(address, size, messages)
+            self._read(address, target, messages)
 
         try:
-            return front.read(read)
+            return front.read(read, room.take(front.size))
         except AccessRefused as refusal:
             self._lose(refusal.fault)
         except (_TurnedOff, ConnectionLost):

@@ -14,10 +14,10 @@ from vdxgk.memory.ntstatus import invalid
 if TYPE_CHECKING:
     from vdxgk.display.pixels import Words
 
-ReadMemory = Callable[[int, int, bool], bytes]
-"""Address, size in bytes, whether by protocol messages.  Raises AccessRefused."""
+ReadMemory = Callable[[int, memoryview, bool], None]
+"""Address, what to fill, whether by protocol messages.  Raises AccessRefused."""
 
-STEP = 256 << 10
+STEP = 1 << 20
 """Bytes read at once: an unmap waits for so much at most."""
 
 _FORMATS = {
@@ -45,31 +45,31 @@ class Surface:
     size: int
     """Bytes from the first pixel to the last."""
 
-    def read(self, read: ReadMemory) -> Words:
-        """The pixels now, a copy.  Raises AccessRefused."""
+    def read(self, read: ReadMemory, room: memoryview) -> Words:
+        """The pixels now, in ``room``, which has ``size`` bytes.  Raises AccessRefused."""
         import numpy as np  # noqa: PLC0415 - it starts slowly, and few look
 
-        data = bytearray(self.size)
         at = 0
         for address, size in self.runs:
             for done in range(0, size, STEP):
                 count = min(STEP, size - done)
-                data[at : at + count] = read(address + done, count, self.messages)
+                read(address + done, room[at : at + count], self.messages)
                 at += count
         words: Words = np.ndarray(
             (self.height, self.width),
             f"<u{self.format.size}",
-            data,
+            room,
             strides=(self.pitch, self.format.size),
         )
         return words if words.flags.aligned else words.copy()
 
     def touch(self, start: int, end: int, read: ReadMemory) -> None:
         """Read what of it lies within a range of addresses.  Raises AccessRefused."""
+        scratch = memoryview(bytearray(STEP))
         for address, size in self.runs:
             first, last = max(address, start), min(address + size, end)
             for position in range(first, last, STEP):
-                read(position, min(STEP, last - position), self.messages)
+                read(position, scratch[: last - position], self.messages)
 
 
 def parse(description: layout.Surface, runs: bytes) -> Surface:

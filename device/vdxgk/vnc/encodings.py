@@ -22,9 +22,9 @@ _TILE_SOLID = b"\x01"
 _FASTEST = 1
 
 
-def raw(change: Change, pixel_format: PixelFormat) -> bytes:
-    """Pixels, line by line (7.7.1)."""
-    return pixel_format.encode(change).tobytes()
+def raw(change: Change, pixel_format: PixelFormat) -> memoryview:
+    """Pixels, line by line (7.7.1); perhaps in place."""
+    return np.ascontiguousarray(pixel_format.encode(change)).reshape(-1).data
 
 
 def cursor(picture: NDArray[np.uint8], pixel_format: PixelFormat) -> bytes:

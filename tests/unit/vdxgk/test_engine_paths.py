@@ -14,6 +14,7 @@ from pyvfio_user import Access, DmaTable, SharedMemory
 from vdxgk import page_moves
 from vdxgk.channel import layout
 from vdxgk.engine import DescriptorPath, Engine
+from vdxgk.faults import AccessRefused
 
 PAGE = 4096
 PAGES = 1200
@@ -125,6 +126,26 @@ def test_copy_and_crc_do_what_bytes_do(
         copied = machine.copy(source, target, size)
         assert (copied.status, copied.done) == (0, size)
         machine.expect_copied(source, target, size)
+    machine.table.clear()
+
+
+@pytest.mark.parametrize("longest", [1, 400])
+@pytest.mark.parametrize(
+    ("offset", "size"),
+    [(0, PAGES * PAGE), (0, 300 * PAGE + 1), (PAGE, 5), (8, 300 * PAGE), (PAGE - 1, 257 * PAGE)],
+)
+def test_reads_into_memory_do_what_bytes_do(
+    descriptor: int, longest: int, offset: int, size: int
+) -> None:
+    machine = Machine(descriptor, longest)
+    path = machine.engine.path(0)
+    around = bytearray(b"#" * (size + 16))
+    for _ in range(2):
+        path.read_into(SOURCE + offset, memoryview(around)[8:-8])
+        assert around == b"#" * 8 + machine.bytes(SOURCE, offset, size) + b"#" * 8
+    machine.table.unmap(SOURCE + offset // PAGE * PAGE, PAGE)
+    with pytest.raises(AccessRefused):
+        path.read_into(SOURCE + offset, memoryview(around)[8:-8])
     machine.table.clear()
 
 

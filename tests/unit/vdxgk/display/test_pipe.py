@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import struct
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from vdxgk.channel import layout
+from vdxgk.display.changes import ChangeTracker
 from vdxgk.display.display import Display
 from vdxgk.display.edid import Mode
 from vdxgk.display.pipe import PERIOD, DisplayPipe
@@ -51,10 +53,11 @@ class Rig:
     def interrupt(self) -> None:
         self.interrupts += 1
 
-    def fetch(self, address: int, size: int, messages: bool) -> bytes:
+    def fetch(self, address: int, target: memoryview, messages: bool) -> None:
+        size = len(target)
         if address not in self.present or address + size > self.present.stop:
             raise AccessRefused(Fault(address, size, False, FaultReason.UNMAPPED))
-        return bytes(self.memory[address - BASE : address - BASE + size])
+        target[:] = self.memory[address - BASE : address - BASE + size]
 
     def control(self, value: int) -> None:
         self.pipe.write_register(layout.REG_SCANOUT_CONTROL, value)
@@ -130,6 +133,55 @@ def test_formats(rig: Rig, kind: int) -> None:
         green << 2 | green >> 4,
         blue << 3 | blue >> 2,
     ]
+
+
+@pytest.mark.parametrize("kind", [layout.FORMAT_XRGB8888, layout.FORMAT_RGB565])
+def test_a_viewer_that_applies_all_changes_sees_the_surface(rig: Rig, kind: int) -> None:
+    """Whatever the pitches of the surfaces, and what lies between their rows."""
+    choose = random.Random(4)
+    tracker = ChangeTracker(rig.display)
+    picture = np.zeros((80, 100, 3), np.uint8)
+    for turn in range(120):
+        if turn % 6 == 0:
+            rig.show(turn % 2, format=kind, pitch=choose.choice([400, 404, 404, 512, 401]))
+        elif turn % 13 == 0:
+            rig.control(0)
+        for _ in range(choose.randrange(3)):
+            at = choose.randrange(80 * 400)
+            rig.memory[at : at + 40] = choose.randbytes(40)
+        screen, changes = tracker.look()
+        if (screen.width, screen.height) == (100, 80):
+            for change in changes:
+                height, width = change.words.shape
+                picture[change.y : change.y + height, change.x : change.x + width] = change.picture
+            assert np.array_equal(picture, rig.display.picture())
+        assert tracker.look()[1] == []
+
+
+def test_only_what_is_new_of_a_surface_is_a_change(rig: Rig) -> None:
+    rig.show(pitch=404)
+    tracker = ChangeTracker(rig.display)
+    tracker.look()
+    rig.memory[404 * 70 + 400] ^= 1  # behind the end of a row
+    assert tracker.look()[1] == []
+    rig.memory[404 * 70 + 4 * 99] ^= 1
+    ((change,),) = tracker.look()[1:]
+    assert (change.x, change.y, change.words.shape) == (99, 70, (1, 1))
+
+
+def test_from_a_surface_with_a_wide_pitch_to_the_framebuffer(rig: Rig) -> None:
+    """As many bytes as the framebuffer has are the same; the pictures are not."""
+    registers = struct.pack("<9H", 100, 80, 32, 1, 0, 100, 80, 0, 0)
+    rig.display.registers.write(0x502, registers)
+    rig.display.registers.write(0x400, b"\x20")
+    rig.memory[:] = bytes(MEMORY)
+    rig.memory[512 * 79] = 1
+    rig.show(pitch=512)
+    tracker = ChangeTracker(rig.display)
+    tracker.look()
+    rig.control(0)
+    ((change,),) = tracker.look()[1:]
+    assert (change.x, change.y, change.words.tolist()) == (0, 79, [[0]])
 
 
 def test_a_flip_waits_for_the_vertical_blank(rig: Rig) -> None:
