@@ -29,7 +29,7 @@ GROWTH = 1 << 10
 def everybody_visits(path: Path, server: int) -> None:
     """As many viewers as there is room for take screens at the same time, and go."""
     descriptors = Path(f"/proc/{server}/fd")
-    before = len(os.listdir(descriptors))
+    before = Footprint.of(server).descriptors  # whoever asked whether it is ready has gone
     together = threading.Barrier(MAX_VIEWERS)
 
     def visit(encoding: int) -> None:
@@ -48,7 +48,7 @@ def everybody_visits(path: Path, server: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    wait_for(lambda: len(os.listdir(descriptors)) == before, "room for the next viewers")
+    wait_for(lambda: len(os.listdir(descriptors)) <= before, "room for the next viewers")
 
 
 def test_viewers_leave_no_memory_behind(tmp_path: Path) -> None:
