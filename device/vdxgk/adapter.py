@@ -47,6 +47,7 @@ class AdapterOptions:
     ``vram``: framebuffer in bytes, a power of two from 4 to 256 MiB.
     ``mode``: what the monitor prefers.
     ``rom``: the image of a boot ROM.
+    ``msi``: interrupts by MSI instead of MSI-X; QEMU 11.1 survives the unplug of no other.
     ``misbehave``: allow fault injection.
 
     Raises ValueError if the mode, at 32 bits per pixel, does not fit in the framebuffer.
@@ -60,6 +61,7 @@ class AdapterOptions:
     quotas: Quotas = field(default_factory=Quotas)
     scatter_seed: int = 0
     misbehave: bool = False
+    msi: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
@@ -92,7 +94,7 @@ class Adapter(DeviceObserver):
             self._channel_memory.view[function.SHARED_OFFSET :],
             self._read_for_display,
             wake=self._scanout_worker.wake,
-            interrupt=lambda: self.device.trigger(IrqType.MSIX, layout.VECTOR_SCANOUT),
+            interrupt=lambda: self._interrupt(layout.VECTOR_SCANOUT),
             on_fault=self._fault,
         )
         self.display.pipe = self.pipe
@@ -108,7 +110,7 @@ class Adapter(DeviceObserver):
             on_engine_doorbell=self._engine_worker.wake,
         )
         self.device = Device(
-            function.config_space(options.dma_bits, link),
+            function.config_space(options.dma_bits, link, msi=options.msi),
             {
                 function.FRAMEBUFFER_BAR: Bar(
                     options.vram, memory=self.display.framebuffer, prefetchable=True
@@ -234,6 +236,11 @@ class Adapter(DeviceObserver):
             self._log.info(
                 "guest memory", size=f"{self._ram.size:#x}", highest=f"{self._ram.highest:#x}"
             )
+        elif not len(self.device.dma):
+            self._log.warning(
+                "the guest's IOMMU was on before the adapter came (hot plug): list checks "
+                "see presence and access, not place"
+            )
         else:
             self._log.warning(
                 "no guest memory came with a descriptor: only protocol messages reach it, and "
@@ -332,7 +339,7 @@ class Adapter(DeviceObserver):
             while not self._completions.full and (entry := self._requests.take()) is not None:
                 self._completions.put(self._service.handle(entry, self._requests.crowded))
             if self._completions.notify:
-                self.device.trigger(IrqType.MSIX, layout.VECTOR_CHANNEL)
+                self._interrupt(layout.VECTOR_CHANNEL)
             # A full ring means that the guest does not read: its next doorbell finds us.
             if self._requests.sleep() or self._completions.full:
                 return
@@ -373,7 +380,7 @@ class Adapter(DeviceObserver):
             self._command_completions.put(bytes(completion))
             notify = self._command_completions.notify
         if notify:
-            self.device.trigger(IrqType.MSIX, layout.VECTOR_ENGINE)
+            self._interrupt(layout.VECTOR_ENGINE)
         return True
 
     # ---- the display pipe ----------------------------------------------------
@@ -387,6 +394,9 @@ class Adapter(DeviceObserver):
         path.read_into(address, target)
 
     # ---- what the guest hears of --------------------------------------------
+
+    def _interrupt(self, vector: int) -> None:
+        self.device.trigger(IrqType.MSI if self.options.msi else IrqType.MSIX, vector)
 
     def _broken(self, what: str, error: RingBrokenError) -> None:
         self._log.error("the guest broke a ring; it must reset the channel", ring=what, why=error)
@@ -408,7 +418,7 @@ class Adapter(DeviceObserver):
                 self.registers.status = layout.STATUS_BROKEN
                 return
         if notify:
-            self.device.trigger(IrqType.MSIX, layout.VECTOR_EVENT)
+            self._interrupt(layout.VECTOR_EVENT)
 
     def _fault(self, fault: Fault) -> None:
         self.faults.add(fault)

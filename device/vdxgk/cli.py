@@ -99,6 +99,11 @@ dma_bits_option = click.option(
     is_flag=True,
     help="Once the sockets are open, give up files, network, programs and privileges (Landlock).",
 )
+@click.option(
+    "--msi",
+    is_flag=True,
+    help="Interrupts by MSI, not MSI-X: QEMU 11.1 may abort when a device with MSI-X is unplugged.",
+)
 @click.option("--misbehave", is_flag=True, help="Allow fault injection through the control door.")
 @click.option("--json", "as_json", is_flag=True, help="Log JSON.")
 @click.option(
@@ -125,6 +130,7 @@ def serve(
     scatter_seed: int,
     linked: bool,
     sandbox: bool,
+    msi: bool,
     misbehave: bool,
     as_json: bool,
     log_level: str,
@@ -162,6 +168,7 @@ def serve(
             quotas=quotas,
             scatter_seed=scatter_seed,
             misbehave=misbehave,
+            msi=msi,
         )
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyvfio_user import ConfigSpace, MsixCapability, VendorCapability
+from pyvfio_user import ConfigSpace, MsiCapability, MsixCapability, VendorCapability
 from vdxgk.channel import layout
 
 VENDOR_ID = 0x1234
@@ -37,8 +37,8 @@ class Link:
     """The same number in all functions of a chain."""
 
 
-def config_space(dma_bits: int, link: Link) -> ConfigSpace:
-    """The function's configuration space; ``dma_bits`` as in AdapterOptions."""
+def config_space(dma_bits: int, link: Link, *, msi: bool = False) -> ConfigSpace:
+    """The function's configuration space; ``dma_bits`` and ``msi`` as in AdapterOptions."""
     config = ConfigSpace(
         VENDOR_ID,
         DEVICE_ID,
@@ -48,7 +48,9 @@ def config_space(dma_bits: int, link: Link) -> ConfigSpace:
         subsystem_id=SUBSYSTEM_ID,
     )
     config.add_capability(
-        MsixCapability(
+        MsiCapability(layout.VECTORS)
+        if msi
+        else MsixCapability(
             vectors=layout.VECTORS,
             table_bar=CHANNEL_BAR,
             table_offset=MSIX_TABLE_OFFSET,

@@ -106,7 +106,7 @@ struct vdxgk_pci_cap {
 #define VDXGK_FAULT_REFUSED 5	 /* the hypervisor refused a message access */
 #define VDXGK_FAULT_INACCESSIBLE 6 /* mapped without a descriptor */
 
-/* MSI-X vectors. */
+/* Vectors, of MSI-X or MSI. */
 #define VDXGK_VECTOR_CHANNEL 0 /* channel completions */
 #define VDXGK_VECTOR_EVENT 1   /* backend events */
 #define VDXGK_VECTOR_ENGINE 2  /* engine completions */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR MIT)
 /*
  * The request channel: slots for requests in flight, each with its slice of
- * the bulk data; completions come by MSI-X.
+ * the bulk data; completions come by MSI-X or MSI.
  *
  * The backend writes to the shared memory whenever it likes, so an entry is
  * copied once and the copy is checked.  A channel that breaks a rule, or that

@@ -179,7 +179,7 @@ static int request_interrupts(struct vdxgk_device *dev)
 	int ret, vector;
 
 	ret = pci_alloc_irq_vectors(dev->pdev, VDXGK_VECTORS, VDXGK_VECTORS,
-				    PCI_IRQ_MSIX);
+				    PCI_IRQ_MSIX | PCI_IRQ_MSI);
 	if (ret < 0)
 		return ret;
 	for (vector = 0; vector < VDXGK_VECTORS; vector++) {

@@ -136,10 +136,12 @@ def _check_one(
 
 def _first_wrong_byte(piece: Announced, expected: int, ram: GuestRam) -> int | None:
     """The first logical address of ``piece`` that leads elsewhere than to ``expected``."""
+    if not ram.known:
+        # No descriptor ever came, or the guest's IOMMU was on before the client was
+        # (hot plug): presence and access are all that this check can vouch for.
+        return None
     if piece.backing is None:
-        # Without descriptors the place cannot be seen; then no RAM is known either,
-        # and presence and access are all that this check can vouch for.
-        return piece.iova if ram.known else None
+        return piece.iova
     position = 0
     while position < piece.size:
         place = ram.locate(expected + position)

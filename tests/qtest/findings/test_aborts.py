@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,10 @@ from vdxgk_lab.qtest.machine import QtestConfig, QtestMachine, vfio_user
 from vdxgk_lab.run_directory import RunDirectory
 
 MACHINES = 20
+EJECTIONS = 120
+"""About one in five aborts: that none of so many does, does not happen by chance."""
+PCI_HOT_PLUG = 0xCC0
+"""I/O ports of q35's ACPI PCI hot plug (QEMU's docs/specs/acpi_pci_hotplug.rst)."""
 
 
 @finding
@@ -82,6 +87,44 @@ def test_abort_when_a_server_goes_with_a_request_unread(
     if machine.exit_status() != 1:
         assert "error_setv: Assertion" in machine.words
         raise Defect(machine.words)
+
+
+@finding
+def test_abort_when_a_device_with_msix_is_unplugged(
+    qemu: QemuBinary, vdxgk_run: RunDirectory
+) -> None:
+    with serving(vdxgk_run.path, WIDE) as (_, path):
+        died, words = unplugged(qemu, vdxgk_run, path, EJECTIONS)
+        if died:
+            raise Defect(words)
+
+
+def test_a_device_with_msi_is_unplugged(qemu: QemuBinary, vdxgk_run: RunDirectory) -> None:
+    """What a user does until then: `vdxgk serve --msi`."""
+    with serving(vdxgk_run.path, replace(WIDE, msi=True)) as (_, path):
+        assert unplugged(qemu, vdxgk_run, path, MACHINES) == (False, "")
+
+
+def unplugged(qemu: QemuBinary, run: RunDirectory, path: str, machines: int) -> tuple[bool, str]:
+    """Whether one of several machines aborts when the guest ejects the adapter, and its words."""
+    port = {"driver": "pcie-root-port", "id": "rp", "chassis": 1, "addr": "6"}
+    adapter = {**vfio_user(path, 0), "bus": "rp", "id": "gpu"}
+    config = QtestConfig((port, adapter), size=256 << 20)
+    for _ in range(machines):
+        with QtestMachine(config, qemu, run.path) as machine:
+            try:
+                machine.reset()  # which numbers the slots
+                machine.qmp.execute("device_del", {"id": "gpu"})
+                # What the guest's ACPI code does: select the bus, eject the slot.
+                machine.qtest.port_out(PCI_HOT_PLUG + 0x10, 0, 4)
+                machine.qtest.port_out(PCI_HOT_PLUG + 8, 1, 4)
+                left = machine.qmp.execute("qom-list", {"path": "/machine/peripheral"})
+                assert "gpu" not in [item["name"] for item in left]
+            except VmLost:
+                assert machine.exit_status() == -signal.SIGABRT
+                assert "memory_region_del_subregion: Assertion" in machine.words
+                return True, machine.words
+    return False, ""
 
 
 @finding

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.vdxgk.raw_guest import LIMIT, RawGuest, serving
 from tests.unit.vdxgk.world import contiguous, mdl
@@ -174,6 +175,48 @@ def test_a_wrong_mapping_is_not_committed(guest: RawGuest, adapter: Adapter, dam
     assert event.parameters[1] == logical
     assert event.parameters[2] == physical
     assert event.parameters[3] == {"skip": (1 << 64) - 1, "wrong": 0x5000}.get(damage, physical)
+
+
+@pytest.mark.parametrize("damage", ["none", "wrong", "skip", "read-only"])
+def test_of_a_hot_plugged_list_presence_and_access_are_checked(tmp_path: Path, damage: str) -> None:
+    with capture_logs() as log, serving(tmp_path, AdapterOptions()) as (_, path):
+        guest = RawGuest(path, hot_plugged=True)
+        result, _ = guest.create(bytes(mdl(guest.start(), SIZE)))
+        adl, mappings = guest.allocate_adl(result.adapter_object, SIZE)
+        guest.map(mappings)
+        logical, physical, _ = mappings[5]
+        if damage != "none":
+            guest.client.dma_unmap(logical, PAGE_SIZE)
+        if damage in ("wrong", "read-only"):
+            flags, offset = (1, physical) if damage == "read-only" else (3, 0x5000)
+            guest.client.dma_map(
+                logical, PAGE_SIZE, flags=flags, descriptor=guest.ram.fd, offset=offset
+            )
+        status = guest.commit(result.adapter_object, adl)
+        # The place cannot be seen, so a wrong one is not noticed: the log has said so.
+        assert (status == 0) == (damage in ("none", "wrong"))
+        if status:
+            event = guest.event()
+            assert (event.type, event.parameters[1]) == (layout.EVENT_REMAP_FAILURE, logical)
+        guest.close()
+    warnings = [line["event"] for line in log if line["log_level"] == "warning"]
+    assert len(warnings) == 1
+    assert "hot plug" in warnings[0]
+
+
+def test_with_msi_every_interrupt_comes_by_msi(tmp_path: Path) -> None:
+    with serving(tmp_path, AdapterOptions(msi=True)) as (adapter, path):
+        found = [type(capability).__name__ for _, capability in adapter.device.config.capabilities]
+        assert "MsiCapability" in found
+        assert "MsixCapability" not in found
+        guest = RawGuest(path)
+        assert [guest.client.irq_info(kind)[1] for kind in (1, 2)] == [layout.VECTORS, 0]
+        result, _ = guest.create(bytes(mdl(guest.start(), SIZE)))
+        _, mappings = guest.live_list(result.adapter_object, SIZE)
+        assert guest.engine(op=layout.ENGINE_CRC32, source=mappings[0][0], size=SIZE).status == 0
+        assert guest.engine(op=layout.ENGINE_CRC32, source=0, size=8).status != 0
+        assert guest.event().type == layout.EVENT_FAULT
+        guest.close()
 
 
 def test_stale_handles_get_a_status(guest: RawGuest) -> None:

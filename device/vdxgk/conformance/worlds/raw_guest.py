@@ -15,7 +15,7 @@ from vdxgk.channel import layout
 from vdxgk.memory.pages import LARGE_PAGE_SIZE
 
 RAM = 64 << 20
-MSIX = 2
+MSI, MSIX = 1, 2
 CONFIG_REGION = 7
 LIMIT = 20.0
 """Seconds after which a test has failed, not the time that anything takes."""
@@ -24,8 +24,18 @@ LIMIT = 20.0
 class RawGuest:
     """Drives rings and doorbells by hand."""
 
-    def __init__(self, path: str, ram: int = RAM, memory: SharedMemory | None = None) -> None:
-        """``memory``: that of the client of another function, instead of ``ram`` bytes."""
+    def __init__(
+        self,
+        path: str,
+        ram: int = RAM,
+        memory: SharedMemory | None = None,
+        *,
+        hot_plugged: bool = False,
+    ) -> None:
+        """``memory``: that of the client of another function, instead of ``ram`` bytes.
+
+        ``hot_plugged``: the IOMMU is on already, so nothing is mapped at its own address.
+        """
         self.ram = memory or SharedMemory(ram, "ram")
         ram = self.ram.size
         self._borrowed = memory is not None
@@ -40,7 +50,8 @@ class RawGuest:
 
     def _attach(self, ram: int) -> None:
         self.client.negotiate()
-        self.client.dma_map(0, ram, descriptor=self.ram.fd)
+        if not hot_plugged:
+            self.client.dma_map(0, ram, descriptor=self.ram.fd)
         self.client.device_info()
         info = self.client.region_info(function.CHANNEL_BAR)
         assert info.areas == [(function.SHARED_OFFSET, function.SHARED_SIZE)]
@@ -55,7 +66,8 @@ class RawGuest:
             for i in range(layout.RINGS)
         ]
         self.eventfds = [os.eventfd(0) for _ in range(layout.VECTORS)]
-        self.client.assign_eventfds(MSIX, 0, self.eventfds)
+        kind = MSIX if self.client.irq_info(MSIX)[1] else MSI
+        self.client.assign_eventfds(kind, 0, self.eventfds)
         self.client.region_write(CONFIG_REGION, 4, struct.pack("<H", 6))
 
     def close(self) -> None:
