@@ -42,7 +42,7 @@ class RawGuest:
         self.eventfds: list[int] = []
         self.client = Client(path)
         try:
-            self._attach(ram)
+            self._attach(0 if hot_plugged else ram)
         except BaseException:
             self.close()
             raise
@@ -50,7 +50,7 @@ class RawGuest:
 
     def _attach(self, ram: int) -> None:
         self.client.negotiate()
-        if not hot_plugged:
+        if ram:
             self.client.dma_map(0, ram, descriptor=self.ram.fd)
         self.client.device_info()
         info = self.client.region_info(function.CHANNEL_BAR)
