@@ -211,8 +211,9 @@ def look(server: FaultyServer) -> None:
 
 
 def inquire(server: FaultyServer) -> None:
-    """Somebody wants to know."""
-    assert ask(server.control, "query-status")["dma_bits"] == 32
+    """Somebody wants to know; twice, since the door has waited for the first long before."""
+    for _ in range(2):
+        assert ask(server.control, "query-status")["dma_bits"] == 32
 
 
 def everything(server: FaultyServer) -> None:
