@@ -54,8 +54,12 @@ class Usage:
 
 
 def watch(viewer: SocketViewer, stop: threading.Event) -> int:
-    """Take updates; how many had pixels."""
+    """Take updates; how many had pixels.
+
+    The next one is asked for while this one is on its way, as viewers do.
+    """
     frames = 0
+    viewer.request()
     while not stop.is_set():
         viewer.request()
         viewer.update()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import struct
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pyvfio_user import Client, IrqType, LocalProtocolError
+from pyvfio_user import Client, IrqType, LocalProtocolError, wire
 from tests.waiting import readable
 
 from .rig import Asker, Raw, Rig
@@ -75,6 +76,28 @@ class TestEventfd:
         assert ask(8, payload(EVENTFD | TRIGGER, MSIX, 0, 1), (full,))[0] == 0
         assert rig.device.trigger(IrqType.MSIX, 0)
         assert ask(13)[0] == 0
+        os.close(full)
+
+    @pytest.mark.parametrize("by_message", [False, True])
+    def test_a_full_one_that_would_block_blocks_nobody(self, rig: Rig, by_message: bool) -> None:
+        """The client shares the flag that says not to wait, and clears it."""
+        full = os.eventfd(0)
+        with Client(rig.path) as client:
+            client.negotiate()
+            client.assign_eventfds(MSIX, 0, [full])
+            os.eventfd_write(full, 2**64 - 2)
+            flags = fcntl.fcntl(full, fcntl.F_GETFL)
+            fcntl.fcntl(full, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
+            if by_message:
+                client.channel.send(wire.request(9, 8, payload(NONE | TRIGGER, MSIX, 0, 1)))
+            else:
+                signal = threading.Thread(target=rig.device.trigger, args=(IrqType.MSIX, 0))
+                signal.start()
+                signal.join()
+        assert rig.observer.gone.wait(30)
+        with Client(rig.path) as client:
+            client.negotiate()
+            assert client.device_info()[1] == 9
         os.close(full)
 
     def test_a_sub_range_leaves_the_rest(self, rig: Rig, msix: Asker, events: Eventfds) -> None:

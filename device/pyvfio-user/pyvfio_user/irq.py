@@ -11,6 +11,7 @@ import enum
 import errno
 import fcntl
 import os
+import select
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -77,6 +78,13 @@ def _adopt_eventfd(descriptor: int) -> None:
         raise RemoteProtocolError(errno.EINVAL, f"not an eventfd: {kind:.40}")
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+
+
+def _has_room(eventfd: int) -> bool:
+    """Whether a signal can be added."""
+    poll = select.poll()
+    poll.register(eventfd, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 class Irqs:
@@ -232,9 +240,11 @@ class Irqs:
         if vector.masked:
             vector.pending = True
             return True
-        # A full one means that the client has yet to read an earlier signal.
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(vector.eventfd, 1)
+        # A full one means that the client has yet to read an earlier signal.  It is asked
+        # first, because the client shares the flag that says not to wait, and may clear it.
+        if _has_room(vector.eventfd):
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(vector.eventfd, 1)
         if irq_type is IrqType.INTX:
             vector.masked = True  # AUTOMASKED, until the client unmasks
         return True

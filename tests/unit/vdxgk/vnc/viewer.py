@@ -119,10 +119,11 @@ class SocketViewer(TestViewer):
         super().__init__(self._exactly, self.socket.sendall)
 
     def _exactly(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            part = self.socket.recv(count - len(data))
-            if not part:
+        data = bytearray(count)
+        rest = memoryview(data)
+        while rest:
+            received = self.socket.recv_into(rest)
+            if not received:
                 raise EOFError
-            data += part
-        return data
+            rest = rest[received:]
+        return bytes(data)
