@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -54,14 +56,20 @@ def ready(directory: Path, repetitions: int) -> Figure:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time of all threads so far."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+    return sum(int(text.split()[0]) for text in _of_threads(pid, "schedstat")) / 1e9
 
 
 def _wake_ups(pid: int) -> int:
     return sum(
         int(line.split()[1])
-        for status in Path(f"/proc/{pid}/task").glob("*/status")
-        for line in status.read_text().splitlines()
+        for status in _of_threads(pid, "status")
+        for line in status.splitlines()
         if line.startswith("voluntary_ctxt_switches")
     )
+
+
+def _of_threads(pid: int, name: str) -> Iterator[str]:
+    """A file of /proc for each thread; some end while they are asked."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield (task / name).read_text()

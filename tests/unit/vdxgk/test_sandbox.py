@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -60,7 +61,11 @@ class Served:
     def statuses(self) -> list[str]:
         """Of every thread."""
         tasks = Path(f"/proc/{self.process.pid}/task")
-        return [(task / "status").read_text() for task in tasks.iterdir()]
+        found = []
+        for task in tasks.iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
+                found.append((task / "status").read_text())
+        return found
 
 
 @contextmanager
