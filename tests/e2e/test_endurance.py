@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Bench
-from tests.e2e.test_stub import available, kernel_trouble, reload, script
+from tests.e2e.test_stub import available, kernel_trouble, lost_since, reload, script
 from vdxgk.control import ask
 from vdxgk_lab.guest import Guest
 from vdxgk_lab.proof import scenarios
@@ -184,7 +184,7 @@ def test_loads_and_unloads(bench: Bench, many: bool) -> None:
         before = before or available(guest)
         assert bench.status()["donated_bytes"] == 0
         assert bench.status()["dma_mappings"] < 64
-    lost = before - available(guest)
+    lost = lost_since(guest, before)
     print(f"{rounds} loads, {lost / KIB:.0f} KiB less available than before")
     assert lost < 4 * MIB
     assert kernel_trouble(guest) == []
