@@ -5,11 +5,13 @@
 A guest presents surfaces of 1920x1080 in scattered, remapped memory.  Told are the
 processor time of the device with nobody attached, with a viewer and a picture that
 stands, and the frames a second that a viewer takes (raw pixels, at a UNIX socket)
-while the guest flips between two pictures at every vertical blank.
+while the guest shows another of seven pictures at every vertical blank (with two, a
+viewer that looks at every second vertical blank would always see the same one).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -76,13 +78,13 @@ def main() -> None:
         Machine(MachineConfig(devices=(device.socket,)), made, run.path) as machine,
     ):
         stub = Stub(machine.guest)
-        with (
-            surface(stub, WIDTH, HEIGHT, padding=0) as first,
-            surface(stub, WIDTH, HEIGHT, padding=0) as second,
-        ):
-            first.draw(1)
-            second.draw(2)
-            first.present()
+        with contextlib.ExitStack() as stack:
+            surfaces = [
+                stack.enter_context(surface(stub, WIDTH, HEIGHT, padding=0)) for _ in range(7)
+            ]
+            for seed, each in enumerate(surfaces):
+                each.draw(seed)
+            surfaces[0].present()
             usage = Usage(device.pid)
             time.sleep(SECONDS)
             print(f"nobody attached: {usage}")
@@ -97,9 +99,10 @@ def main() -> None:
             time.sleep(SECONDS)
             print(f"a viewer, a picture that stands: {usage}")
 
-            count = SECONDS * 60
-            words = ["dxgkctl", "flip", first.adl, second.adl, *first.shape]
-            command = f"{' '.join(words)} --count {count} >/run/flips 2>&1 &"
+            lines = [" ".join(["present", each.adl, *each.shape]) for each in surfaces]
+            flips = "\n".join(lines * (SECONDS * 60 // len(lines)))
+            machine.guest.run(["sh", "-c", "cat >/run/flips"], stdin=flips.encode()).check()
+            command = "dxgkctl script - </run/flips >/run/flipped 2>&1 &"
             machine.guest.run(["sh", "-c", command]).check()
             viewer.update()
             usage = Usage(device.pid)
@@ -110,7 +113,7 @@ def main() -> None:
             rate = frames / (time.monotonic() - began)
             print(f"motion: {rate:.1f} frames a second to the viewer, {usage}")
             time.sleep(SECONDS)
-            print(machine.guest.run(["cat", "/run/flips"]).stdout)
+            print(machine.guest.run(["sh", "-c", "tail -n 1 /run/flipped"]).stdout)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from vdxgk import allocator
+from vdxgk.channel import layout
 from vdxgk.control import ControlError, remove_stale_socket
 from vdxgk.display.changes import ChangeTracker
 from vdxgk.display.display import Display
@@ -40,8 +41,8 @@ SEND_SECONDS = 30.0
 _RECEIVE = 1 << 16
 _MAX_KEYS_DOWN = 64
 
-# While the picture changes, look so often; while it does not, ever less.
-_FRAME = 1 / 30
+# While the picture changes, look at each vertical blank; while it does not, ever less.
+_FRAME = 1 / layout.SCANOUT_HZ
 _SLOWEST = 0.25
 _SLOWER = 1.3
 
