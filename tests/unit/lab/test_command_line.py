@@ -90,6 +90,12 @@ def test_kvm_splits_its_interrupt_controller_for_an_iommu(iommu: Iommu) -> None:
     assert option(config, "-accel", kvm) == "kvm"
 
 
+def test_only_emulation_goes_without_fast_string_instructions() -> None:
+    kvm = replace(PLUMBING, accelerator="kvm")
+    assert "erms=off" in option(MachineConfig(), "-cpu")
+    assert "erms" not in option(MachineConfig(), "-cpu", kvm)
+
+
 def test_commas_in_paths_are_doubled() -> None:
     words = arguments(MachineConfig(), PLUMBING)
     assert "file,id=console,path=/run,,dir/console.log" in words
