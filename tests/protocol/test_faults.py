@@ -141,7 +141,10 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, shim: Path) -> Iterator[FaultyServer]:
     """One server for all cases: what one leaves behind, the next ones meet."""
-    with faulty_server(tmp_path_factory.mktemp("serving"), shim) as server:
+    # On a fast host a case says the same more than twenty times in a second, and then no
+    # line would be left to fail.
+    unlimited = ("--max-log-lines", "100000")
+    with faulty_server(tmp_path_factory.mktemp("serving"), shim, unlimited) as server:
         everything(server)
         before = settled(server)
         yield server
