@@ -7,6 +7,7 @@ gets an NTSTATUS.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -44,6 +45,10 @@ _OLDER = (
 """By OLDER_*."""
 _NOTHING: Answer = (b"", 0)
 
+# As layout.Request and layout.Completion, which take three times as long; test_layout compares.
+REQUEST = struct.Struct("<IIQII104s")
+COMPLETION = struct.Struct("<QII112s")
+
 
 class BulkSlice:
     """The part of the bulk data that one request names."""
@@ -71,8 +76,8 @@ class BulkSlice:
     def put(self, entries: Sequence[Iterable[int]], per_entry: int) -> int:
         """Write as many entries as fit; returns how many."""
         count = min(len(entries), self.room(per_entry))
-        words = [word for entry in entries[:count] for word in entry]
-        self._view[: 8 * len(words)] = struct.pack(f"<{len(words)}Q", *words)
+        words = itertools.chain.from_iterable(entries[:count])
+        struct.pack_into(f"<{count * per_entry}Q", self._view, 0, *words)
         return count
 
 
@@ -131,41 +136,37 @@ class RequestService:
 
         ``crowded``: too many wait, and this one is refused.
         """
-        request = layout.Request.from_buffer_copy(entry)
-        completion = layout.Completion(cookie=request.cookie)
-        name = OP_NAMES.get(request.op, str(request.op))
-        result, count = b"", 0
+        op, flags, cookie, offset, size, args = REQUEST.unpack(entry)
+        name = OP_NAMES.get(op) or str(op)
+        status = 0
+        result, count = _NOTHING
         try:
-            handler = self._ops.get(request.op)
-            if handler is None or request.flags or not self._takes():
-                raise Refused(
-                    NtStatus.INVALID_DEVICE_REQUEST, f"op {request.op}, flags {request.flags:#x}"
-                )
+            handler = self._ops.get(op)
+            if handler is None or flags or not self._takes():
+                raise Refused(NtStatus.INVALID_DEVICE_REQUEST, f"op {op}, flags {flags:#x}")
             if crowded:
                 raise Refused(NtStatus.DEVICE_BUSY, "too many requests wait")
-            if self._starves(request.op):
+            if self._starves(op):
                 raise Refused(NtStatus.INSUFFICIENT_RESOURCES, "no memory, as was asked for")
-            bulk = BulkSlice(self._bulk, request.data_offset, request.data_size)
+            bulk = BulkSlice(self._bulk, offset, size)
             with self._backend.lock:
-                result, count = handler(bytes(request.args), bulk)
+                result, count = handler(args, bulk)
         except MoreMemory as more:
-            completion.status = more.status
+            status = more.status
             result = bytes(
                 layout.MemoryWanted(more.size, more.alignment, more.lowest, more.highest)
             )
             self._log.debug("more memory wanted", op=name, reason=more.reason)
         except Refused as refusal:
-            completion.status = refusal.status
+            status = refusal.status
             self._log.info("refused", op=name, status=refusal.status.symbol, reason=refusal.reason)
         except Exception:
             # A bug of ours must not cost the guest its device.
-            completion.status = NtStatus.INTERNAL_ERROR
+            status = NtStatus.INTERNAL_ERROR
             self._log.exception("internal error", op=name)
         else:
             self._log.debug("done", op=name)
-        completion.data_count = count
-        ctypes.memmove(completion.result, result, len(result))
-        return bytes(completion)
+        return COMPLETION.pack(cookie, status, count, result)
 
     # ---- adapters ----------------------------------------------------------
 

@@ -200,7 +200,7 @@ class Backend:
         self._check_commitment(plan.committed)
         runs = self._take(plan.allocate, from_pool=plan.wraps is None)
         target = PhysicalMemoryObject(
-            type=PhysicalMemoryType(args.Type),
+            type=plan.type,
             cache=CacheType(args.CacheType),
             size=plan.size,
             runs=runs,
@@ -215,10 +215,12 @@ class Backend:
 
     def _check_commitment(self, size: int) -> None:
         """[I] Without a page file, RAM is what a section can be promised."""
+        if not size:
+            return
         limit = self.quotas.committed_bytes
         if self.ram.known:
             limit = min(limit, self.ram.size)
-        if size and self.committed + size > limit:
+        if self.committed + size > limit:
             raise Refused(
                 NtStatus.COMMITMENT_LIMIT,
                 f"{self.committed:#x} bytes of {limit:#x} are committed, {size:#x} wanted",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vdxgk.memory.ddi import (
     MDL_MAX_SIZE,
@@ -56,6 +57,8 @@ class MoreMemory(Refused):
 class Plan(ABC):
     """How an object of ``size`` bytes (whole pages) gets its memory."""
 
+    type: ClassVar[PhysicalMemoryType]
+
     size: int
 
     @property
@@ -87,6 +90,8 @@ class Plan(ABC):
 class ContiguousPlan(Plan):
     """CONTIGUOUS_MEMORY: as MmAllocateContiguousMemorySpecifyCache [D]."""
 
+    type: ClassVar = PhysicalMemoryType.CONTIGUOUS_MEMORY
+
     lowest: int
     highest: int
     boundary: int
@@ -113,6 +118,8 @@ class MdlPlan(Plan):
     Pages lie scattered, in random order, unless MM_ALLOCATE_PREFER_CONTIGUOUS
     or MM_ALLOCATE_REQUIRE_CONTIGUOUS_CHUNKS asks for runs.
     """
+
+    type: ClassVar = PhysicalMemoryType.MDL
 
     windows: Windows
     flags: MdlFlags
@@ -176,6 +183,8 @@ class SectionPlan(Plan):
     Committed at creation, but no page is taken before ``back``.
     """
 
+    type: ClassVar = PhysicalMemoryType.SECTION
+
     page_protection: PageProtection
 
     @property
@@ -207,6 +216,8 @@ def back(size: int, pool: GuestMemoryPool) -> list[Range]:
 class IoSpacePlan(Plan):
     """IO_SPACE: a range of the driver's, such as a BAR [D]."""
 
+    type: ClassVar = PhysicalMemoryType.IO_SPACE
+
     base: int
 
     @property
@@ -232,20 +243,18 @@ def plan(args: CreatePhysicalMemoryObject) -> Plan:
     STATUS_SECTION_TOO_BIG and STATUS_INVALID_PAGE_PROTECTION [D for
     ZwCreateSection].
     """
-    try:
-        kind = PhysicalMemoryType(args.Type)
-    except ValueError:
-        raise invalid(f"Type {args.Type} is not a DXGK_PHYSICAL_MEMORY_TYPE") from None
-    try:
-        CacheType(args.CacheType)
-    except ValueError:
-        raise invalid(f"CacheType {args.CacheType} is not a DXGK_MEMORY_CACHING_TYPE") from None
-    if args.Size == 0:
+    planner = _PLANNERS.get(args.Type)
+    if planner is None:
+        raise invalid(f"Type {args.Type} is not a DXGK_PHYSICAL_MEMORY_TYPE")
+    if args.CacheType not in _CACHE_TYPES:
+        raise invalid(f"CacheType {args.CacheType} is not a DXGK_MEMORY_CACHING_TYPE")
+    size = args.Size
+    if size == 0:
         raise invalid("Size is 0")
-    if args.Size > MAX_SIZE:
-        status = _TOO_LARGE.get(kind, NtStatus.NO_MEMORY)
-        raise Refused(status, f"no guest has {args.Size:#x} bytes")
-    return _PLANNERS[kind](args, align_up(args.Size, PAGE_SIZE))
+    if size > MAX_SIZE:
+        status = _TOO_LARGE.get(args.Type, NtStatus.NO_MEMORY)
+        raise Refused(status, f"no guest has {size:#x} bytes")
+    return planner(args, align_up(size, PAGE_SIZE))
 
 
 def _plan_contiguous(args: CreatePhysicalMemoryObject, size: int) -> Plan:
@@ -314,11 +323,12 @@ def _plan_io_space(args: CreatePhysicalMemoryObject, size: int) -> Plan:
     return IoSpacePlan(size, base)
 
 
-_TOO_LARGE = {
+_CACHE_TYPES = frozenset(CacheType)
+_TOO_LARGE: dict[int, NtStatus] = {
     PhysicalMemoryType.SECTION: NtStatus.SECTION_TOO_BIG,
     PhysicalMemoryType.IO_SPACE: NtStatus.INVALID_PARAMETER,
 }
-_PLANNERS: dict[PhysicalMemoryType, Callable[[CreatePhysicalMemoryObject, int], Plan]] = {
+_PLANNERS: dict[int, Callable[[CreatePhysicalMemoryObject, int], Plan]] = {
     PhysicalMemoryType.CONTIGUOUS_MEMORY: _plan_contiguous,
     PhysicalMemoryType.MDL: _plan_mdl,
     PhysicalMemoryType.SECTION: _plan_section,

@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedList
 
 from vdxgk.memory.ntstatus import NtStatus, Refused, invalid
 from vdxgk.memory.pages import (
@@ -76,7 +76,8 @@ class GuestMemoryPool:
     def __init__(self, quota: int, max_blocks: int, seed: int = 0) -> None:
         self.quota = quota
         self.max_blocks = max_blocks
-        self._blocks: SortedDict[int, _Block] = SortedDict()
+        self._bases: SortedList[int] = SortedList()
+        self._blocks: dict[int, _Block] = {}  # by base
         self._free = RangeSet()
         self.donated = 0
         """Bytes that the pool holds, used or not."""
@@ -122,6 +123,7 @@ class GuestMemoryPool:
                         NtStatus.INSUFFICIENT_RESOURCES,
                         f"donations are limited to {self.max_blocks} blocks: donate larger ones",
                     )
+                self._bases.add(block.base)
                 self._blocks[block.base] = _Block(block.size)
                 self._free.add(block)
                 self.donated += block.size
@@ -139,9 +141,10 @@ class GuestMemoryPool:
         """
         excess = self.idle_bytes - reserve
         given: list[Range] = []
-        for base, block in self._blocks.items():
+        for base in self._bases:
             if excess <= 0 or len(given) == limit:
                 break
+            block = self._blocks[base]
             if not block.used:
                 given.append(Range(base, block.size))
                 excess -= block.size
@@ -150,14 +153,15 @@ class GuestMemoryPool:
         return given
 
     def _overlaps_block(self, item: Range) -> bool:
-        index = self._blocks.bisect_left(item.end)
+        index = self._bases.bisect_left(item.end)
         if index == 0:
             return False
-        base, block = self._blocks.peekitem(index - 1)
-        return bool(base + block.size > item.base)
+        base = self._bases[index - 1]
+        return base + self._blocks[base].size > item.base
 
     def _drop(self, item: Range) -> None:
         """Let go of a block of which no page is used."""
+        self._bases.remove(item.base)
         del self._blocks[item.base]
         self._free.remove(item)
         self.donated -= item.size
@@ -175,15 +179,20 @@ class GuestMemoryPool:
         """
         alignments = (LARGE_PAGE_SIZE, PAGE_SIZE) if size >= LARGE_PAGE_SIZE else (PAGE_SIZE,)
         for alignment in alignments:
-            base = self._find(size, Windows(low, high), alignment, boundary)
+            base = self._first(size, low, high + 1, alignment, boundary)
             if base is not None:
                 return self._take(Range(base, size))
         return None
 
     def allocate_aligned(self, size: int, alignment: int, windows: Windows) -> Range | None:
         """One run of ``size`` bytes at a multiple of ``alignment`` within a window."""
-        base = self._find(size, windows, alignment, 0)
-        return None if base is None else self._take(Range(base, size))
+        limit = self._limit()
+        count = min(self.MAX_WINDOWS, limit // windows.skip + 1) if windows.skip else 1
+        for window in windows.upto(count, limit):
+            base = self._first(size, window.base, window.end, alignment)
+            if base is not None:
+                return self._take(Range(base, size))
+        return None
 
     def allocate_runs(self, size: int, windows: Windows) -> list[Range] | None:
         """``size`` bytes in as few runs as the free memory allows; None if it is too little."""
@@ -243,24 +252,24 @@ class GuestMemoryPool:
                 return None
             count *= 2
 
-    def _find(self, size: int, windows: Windows, alignment: int, boundary: int) -> int | None:
-        limit = self._limit()
-        count = 1 if not windows.skip else min(self.MAX_WINDOWS, limit // windows.skip + 1)
-        for window in windows.upto(count, limit):
-            for run in self._free.within(window.base, window.end):
-                base = align_up(run.base, alignment)
-                if boundary and base // boundary != (base + size - 1) // boundary:
-                    base = align_up(align_up(base, boundary), alignment)
-                if base + size <= run.end:
-                    return base
+    def _first(
+        self, size: int, low: int, end: int, alignment: int = PAGE_SIZE, boundary: int = 0
+    ) -> int | None:
+        """Where ``size`` free bytes of [low, end) begin, the lowest place of all."""
+        for start, length in self._free.within(low, end):
+            base = start + -start % alignment
+            if boundary and base // boundary != (base + size - 1) // boundary:
+                base = align_up(align_up(base, boundary), alignment)
+            if base + size <= start + length:
+                return base
         return None
 
     def _limit(self) -> int:
         """The first address above every donated block."""
         if not self._blocks:
             return 0
-        base, block = self._blocks.peekitem(-1)
-        return int(base + block.size)
+        base = self._bases[-1]
+        return base + self._blocks[base].size
 
     def _take_in_order(self, size: int, eligible: Sequence[Range]) -> list[Range]:
         runs: list[Range] = []
@@ -278,15 +287,18 @@ class GuestMemoryPool:
         return item
 
     def _account(self, item: Range, sign: int) -> None:
-        index = self._blocks.bisect_right(item.base) - 1
-        position = item.base
-        while position < item.end:
-            base, block = self._blocks.peekitem(index)
-            end = min(item.end, base + block.size)
+        """Count the pages of ``item`` as used (1) or no longer used (-1) in their blocks."""
+        position, size = item
+        index = self._bases.bisect_right(position) - 1
+        while size:
+            base = self._bases[index]
+            block = self._blocks[base]
+            part = min(size, base + block.size - position)
             if not block.used:
                 self.idle_bytes -= block.size
-            block.used += sign * (end - position)
+            block.used += sign * part
             if not block.used:
                 self.idle_bytes += block.size
-            position = end
+            position += part
+            size -= part
             index += 1

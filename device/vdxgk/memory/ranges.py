@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedList
 
 from vdxgk.memory.pages import Range
 
@@ -13,64 +13,79 @@ class RangeSet:
     """Disjoint, non-adjacent ranges in ascending order.
 
     Adding joins neighbours; removing splits.  Both take time logarithmic in
-    the number of ranges.
+    the number of ranges.  A range is known by its end, so that taking from
+    its beginning, as a first fit does, moves nothing.
     """
 
     def __init__(self) -> None:
-        self._ends: SortedDict[int, int] = SortedDict()  # start -> end
+        self._ends: SortedList[int] = SortedList()
+        self._starts: dict[int, int] = {}  # by end
         self.total = 0
 
     def overlaps(self, item: Range) -> bool:
         """Whether any address of ``item`` is in the set."""
-        index = self._ends.bisect_left(item.end)
-        return index > 0 and self._ends.peekitem(index - 1)[1] > item.base
+        above = self._above(item.base)
+        return above is not None and self._starts[above] < item.end
 
     def contains(self, item: Range) -> bool:
         """Whether every address of ``item`` is in the set."""
-        index = self._ends.bisect_right(item.base)
-        return index > 0 and self._ends.peekitem(index - 1)[1] >= item.end
+        end = self._above(item.base)
+        return end is not None and self._starts[end] <= item.base and item.end <= end
 
     def add(self, item: Range) -> None:
         """Add a range of which no address is in the set yet; ValueError otherwise."""
-        start, end = item.base, item.end
-        # The ranges just below and above; neither may reach into this one.
-        index = self._ends.bisect_left(end)
-        below, reach = self._ends.peekitem(index - 1) if index > 0 else (start, 0)
-        if reach > start or below > start:
-            raise ValueError(f"{item.base:#x}+{item.size:#x} overlaps the set")
-        end = self._ends.pop(end, end)
-        if reach == start:
-            start = below
-        self._ends[start] = end
-        self.total += item.size
+        base, size = item
+        end = base + size
+        above = self._above(base)
+        if above is not None:
+            start = self._starts[above]
+            if start < end:
+                raise ValueError(f"{base:#x}+{size:#x} overlaps the set")
+            if start == end:
+                end = above
+        below = self._starts.pop(base, base)
+        if below != base:
+            self._ends.remove(base)
+        if end != above:
+            self._ends.add(end)
+        self._starts[end] = below
+        self.total += size
 
     def remove(self, item: Range) -> None:
         """Remove a range of which every address is in the set; ValueError otherwise."""
-        index = self._ends.bisect_right(item.base)
-        start, end = self._ends.peekitem(index - 1) if index > 0 else (0, 0)
-        if end < item.end:
-            raise ValueError(f"{item.base:#x}+{item.size:#x} is not in the set")
-        if start < item.base:
-            self._ends[start] = item.base
+        base, size = item
+        end = base + size
+        reach = self._above(base)
+        if reach is None or self._starts[reach] > base or end > reach:
+            raise ValueError(f"{base:#x}+{size:#x} is not in the set")
+        start = self._starts[reach]
+        if end < reach:
+            self._starts[reach] = end
         else:
-            del self._ends[start]
-        if item.end < end:
-            self._ends[item.end] = end
-        self.total -= item.size
+            del self._starts[reach]
+            self._ends.remove(reach)
+        if start < base:
+            self._starts[base] = start
+            self._ends.add(base)
+        self.total -= size
 
     def within(self, low: int, high: int) -> Iterator[Range]:
         """The parts of the set in [low, high), ascending. Do not modify meanwhile."""
-        index = max(self._ends.bisect_right(low) - 1, 0)
-        for start in self._ends.islice(index):
+        for end in self._ends.irange(low, inclusive=(False, True)):
+            start = self._starts[end]
             if start >= high:
                 return
-            clipped_start = max(start, low)
-            clipped_end = min(self._ends[start], high)
-            if clipped_start < clipped_end:
-                yield Range(clipped_start, clipped_end - clipped_start)
+            base = max(start, low)
+            yield Range(base, min(end, high) - base)
+
+    def _above(self, address: int) -> int | None:
+        """The end of the first range that does not lie below ``address`` altogether."""
+        index = self._ends.bisect_right(address)
+        return self._ends[index] if index < len(self._ends) else None
 
     def __iter__(self) -> Iterator[Range]:
-        for start, end in self._ends.items():
+        for end in self._ends:
+            start = self._starts[end]
             yield Range(start, end - start)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests.unit.conftest import Constants
-from vdxgk.channel import layout
+from vdxgk.channel import layout, service
 from vdxgk.memory import ddi
 
 HEADER = Path(__file__).parents[3] / "kernel_stub/include/vdxgk_channel.h"
@@ -81,3 +81,14 @@ def test_every_constant_and_structure_of_the_header_is_declared() -> None:
     assert constants == {name for name, value in vars(layout).items() if name.isupper()}
     names = set(re.findall(r"^struct vdxgk_(\w+) \{", text, re.MULTILINE))
     assert names == {snake(name) for name in structures(layout)}
+
+
+def test_what_each_request_passes_is_as_declared() -> None:
+    entry = bytes(range(1, 129))
+    request = layout.Request.from_buffer_copy(entry)
+    assert service.REQUEST.unpack(entry) == tuple(
+        bytes(value) if isinstance(value, ctypes.Array) else value
+        for value in (getattr(request, name) for name in fields(layout.Request))
+    )
+    completion = layout.Completion(cookie=1, status=2, data_count=3, result=(4, 5))
+    assert service.COMPLETION.pack(1, 2, 3, b"\4\5") == bytes(completion)
