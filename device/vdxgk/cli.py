@@ -76,6 +76,13 @@ dma_bits_option = click.option(
     "`python -m pyvfio_user trace FILE` prints it.",
 )
 @click.option(
+    "--trace-limit",
+    type=Size(),
+    default="1G",
+    show_default=True,
+    help="The most that such a file may grow to.",
+)
+@click.option(
     "--audit",
     "audits",
     multiple=True,
@@ -125,6 +132,7 @@ def serve(
     quotas: Quotas,
     viewers: Sequence[str],
     traces: Sequence[str],
+    trace_limit: int,
     audits: Sequence[str],
     audit_limit: int,
     scatter_seed: int,
@@ -138,7 +146,8 @@ def serve(
 ) -> None:
     """Serve the adapter at a socket: any QEMU with vfio-user-pci attaches to it.
 
-    One client after another, until SIGTERM or Ctrl-C.
+    One client after another, until SIGTERM or Ctrl-C.  A --socket at which systemd listens
+    already (LISTEN_FDS) is taken over, and systemd goes on with it afterwards.
     """
     lists = {"--control": controls, "--vnc": viewers, "--trace": traces, "--audit": audits}
     for option, paths in lists.items():
@@ -152,6 +161,7 @@ def serve(
     # Here, so that --help and mistakes are answered at once.
     from pyvfio_user import ServerError  # noqa: PLC0415
     from vdxgk import function  # noqa: PLC0415
+    from vdxgk.activation import inherited_listeners  # noqa: PLC0415
     from vdxgk.adapter import AdapterOptions  # noqa: PLC0415
     from vdxgk.audit.writer import AuditError  # noqa: PLC0415
     from vdxgk.control import ControlError  # noqa: PLC0415
@@ -174,8 +184,11 @@ def serve(
         raise click.ClickException(str(error)) from error
     controls = controls or [f"{path}.control" for path in sockets]
     columns = itertools.zip_longest(sockets, controls, viewers, traces, audits)
-    doors = [Doors(*paths, audit_limit=audit_limit) for paths in columns]
     try:
+        listening = inherited_listeners(sockets)
+        doors = [
+            Doors(*paths, trace_limit, audit_limit, listening.get(paths[0])) for paths in columns
+        ]
         if not serve_until_told(doors, options, ready_fd, linked=linked, sandbox=sandbox):
             raise click.ClickException("an adapter was given up; the log says why")
     except (ServerError, ControlError, AuditError) as error:

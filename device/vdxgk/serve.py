@@ -17,10 +17,12 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import Server
+from pyvfio_user.trace import DEFAULT_LIMIT as TRACE_LIMIT
 from vdxgk import allocator
 from vdxgk.adapter import Adapter, AdapterOptions
 from vdxgk.audit.observer import AuditObserver
-from vdxgk.audit.writer import DEFAULT_LIMIT, AuditWriter
+from vdxgk.audit.writer import DEFAULT_LIMIT as AUDIT_LIMIT
+from vdxgk.audit.writer import AuditWriter
 from vdxgk.control import Command, Connected, ControlError, ControlServer
 from vdxgk.describe import describe
 from vdxgk.function import Link
@@ -35,7 +37,8 @@ class Doors:
     """Paths of one adapter's sockets: for QEMU, for questions, for viewers if any.
 
     Every vfio-user message goes to the file at ``trace``, if there is one, and
-    every mapping to the one at ``audit``, of ``audit_limit`` bytes at most.
+    every mapping to the one at ``audit``; limits are in bytes.  ``descriptor``
+    listens at ``socket`` already: somebody else's, who goes on with it after us.
     """
 
     socket: str
@@ -43,7 +46,9 @@ class Doors:
     vnc: str | None = None
     trace: str | None = None
     audit: str | None = None
-    audit_limit: int = DEFAULT_LIMIT
+    trace_limit: int = TRACE_LIMIT
+    audit_limit: int = AUDIT_LIMIT
+    descriptor: int | None = None
 
     @property
     def sockets(self) -> tuple[str, ...]:
@@ -89,8 +94,14 @@ class ServedAdapter:
             lead = self._lead.adapter if self._lead else None
             self.adapter: Adapter = Adapter(self._options, self._log, self._link, lead)
             stack.callback(self.adapter.stop)
+            doors = self._doors
             self._server = Server(
-                self.adapter.device, self._doors.socket, log=self._log, trace=self._doors.trace
+                self.adapter.device,
+                doors.socket if doors.descriptor is None else None,
+                descriptor=doors.descriptor,
+                log=self._log,
+                trace=doors.trace,
+                trace_limit=doors.trace_limit,
             )
             stack.enter_context(self._server)
             stack.callback(self.wait)

@@ -159,6 +159,28 @@ def test_a_full_disk_ends_the_trace_and_nothing_else(tmp_path: Path) -> None:
         next(records)
 
 
+def test_it_ends_before_it_passes_its_limit(tmp_path: Path) -> None:
+    log = Log()
+    trace = TraceWriter(str(tmp_path / "trace"), log, limit=1000)
+
+    def send() -> None:
+        for _ in range(100):
+            trace.sent(bytes(16 + 64))
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    trace.close()
+    assert [event["error"] for event in log.named("trace_ended")] == [
+        "[Errno 27] the trace has reached its limit"
+    ]
+    records = list(read_trace(tmp_path / "trace"))  # whole ones
+    size = (tmp_path / "trace").stat().st_size
+    assert 1000 - size // len(records) < size <= 1000
+
+
 def test_messages_of_the_device_are_there(tmp_path: Path) -> None:
     device = Device(ConfigSpace(1, 2, 3), {})
     server = Server(device, str(tmp_path / "s"), trace=str(tmp_path / "trace"))

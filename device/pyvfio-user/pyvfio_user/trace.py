@@ -1,9 +1,8 @@
 """A trace of a server's messages in a file, and the way back.
 
 The file: a magic line, then records of a fixed part and the beginning of the
-message.  A record is written by one system call, so that threads need no lock
-and a process that dies leaves whole records.  Byte order is the host's, as in
-the protocol.
+message.  A record is written by one system call, so that a process that dies
+leaves whole records.  Byte order is the host's, as in the protocol.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import enum
 import errno
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from .wire import Command
 
 MAGIC = b"pyvfio-user trace 1\n"
 KEPT = 256  # bytes of a payload; a transfer's data is long, and is the guest's
+DEFAULT_LIMIT = 1 << 30
+"""Bytes of a trace: ten million messages and more."""
 
 # nanoseconds since the trace began, kind, descriptors, unused, whole and kept payload
 _RECORD = struct.Struct("=QBBHII")
@@ -47,14 +49,17 @@ class TraceError(VfioUserError):
 class TraceWriter:
     """Writes a trace.  Safe to use from any thread."""
 
-    def __init__(self, path: str, log: Logger) -> None:
+    def __init__(self, path: str, log: Logger, limit: int = DEFAULT_LIMIT) -> None:
         """Create or empty the file, private (0600), not through a symbolic link.
 
-        When it cannot be written any more, the trace ends and the log says so.
+        When it cannot be written any more, or would grow beyond `limit` bytes, the trace
+        ends and the log says so.
 
         Raises OSError.
         """
         self._log = log
+        self._lock = threading.Lock()
+        self._left = limit - len(MAGIC)
         self._ended = False
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o600)
@@ -93,15 +98,18 @@ class TraceWriter:
         passed = time.monotonic_ns() - self._began
         record = _RECORD.pack(passed, kind, descriptors, 0, len(payload), len(kept))
         data = b"".join((record, header, kept))
-        if self._ended:
-            return
-        try:
-            written = os.write(self._fd, data)
-            if written < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self._ended = True
-            self._log.error("trace_ended", error=str(error))
+        with self._lock:
+            if self._ended:
+                return
+            self._left -= len(data)
+            try:
+                if self._left < 0:
+                    raise OSError(errno.EFBIG, "the trace has reached its limit")
+                if os.write(self._fd, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                self._ended = True
+                self._log.error("trace_ended", error=str(error))
 
 
 @dataclass(frozen=True)

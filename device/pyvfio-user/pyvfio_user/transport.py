@@ -24,7 +24,7 @@ from .errors import ConnectionLost, LocalProtocolError, ServerError
 from .listener import BACKLOG, Inherited, Listener
 from .log import Logger, StandardLogger
 from .session import Session
-from .trace import Kind, TraceWriter
+from .trace import DEFAULT_LIMIT, Kind, TraceWriter
 from .wire import MAX_DESCRIPTORS
 
 HANDSHAKE_SECONDS = 5.0
@@ -50,6 +50,7 @@ class Server:
         write_multiple: bool = False,
         handshake_seconds: float = HANDSHAKE_SECONDS,
         trace: str | None = None,
+        trace_limit: int = DEFAULT_LIMIT,
     ) -> None:
         """Nothing is opened yet.
 
@@ -59,7 +60,8 @@ class Server:
         `write_multiple` offers REGION_WRITE_MULTI; some releases of QEMU then
         send every message through a queue.  A client that has not finished
         the handshake after `handshake_seconds` is dropped.  `trace` names a
-        file for all messages, which `python -m pyvfio_user trace` reads.
+        file for all messages, which `python -m pyvfio_user trace` reads; it ends
+        before it grows beyond `trace_limit` bytes.
         """
         if (path is None) == (descriptor is None):
             raise LocalProtocolError("a server has either a path or a descriptor")
@@ -74,6 +76,7 @@ class Server:
         )
         self._handshake_seconds = handshake_seconds
         self._trace_path = trace
+        self._trace_limit = trace_limit
         self._trace: TraceWriter | None = None
         self._listener: Listener | Inherited | None = None
         self._clients: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
@@ -96,7 +99,7 @@ class Server:
             self._listener = Inherited(self._descriptor)
         if self._trace_path is not None:
             try:
-                self._trace = TraceWriter(self._trace_path, self._log)
+                self._trace = TraceWriter(self._trace_path, self._log, self._trace_limit)
             except OSError as error:
                 self.close()
                 raise ServerError(f"cannot write the trace {self._trace_path}: {error}") from error

@@ -134,6 +134,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path, which: str) -> None:
         (["--socket", "s", "--vram", "3M"], "power of two from 4M to 256M"),
         (["--socket", "s", "--vram", "lots"], "is not a size"),
         (["--socket", "s", "--dma-policy", "lax"], "'tolerant', 'strict'"),
+        (["--socket", "s", "--trace-limit", "much"], "is not a size"),
         (["--socket", "s", "--trace", "no/such/folder"], "cannot write the trace no/such/folder"),
         (["--socket", "s", "--socket", "t", "--control", "c"], "2 --socket but 1 --control"),
     ],
