@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import os
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import landlockpy
@@ -143,6 +145,37 @@ def test_where_it_cannot_be_had_nothing_is_served(
     assert sentence in result.output
     assert "serve without --sandbox" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_landlock
+def test_all_that_is_read_late_elsewhere_is_read_before() -> None:
+    """An import within a function would fail in the sandbox, where no file can be opened."""
+    code = (
+        "import sys, vdxgk.serve; from vdxgk import sandbox; before = set(sys.modules); "
+        "sandbox.prepare(); import vdxgk.vnc.server; "
+        "print(*before); print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = (set(line.split()) for line in run.stdout.splitlines())
+    late = {
+        name
+        for module in sorted(after)
+        if module.startswith(("vdxgk.", "pyvfio_user.")) and module != "vdxgk.serve"
+        for name in imports_within_functions(Path(str(find_spec(module).origin)))  # type: ignore[union-attr]
+    }
+    assert len(late - before) >= 4  # which is why there is something to do
+    assert late <= after
+
+
+def imports_within_functions(source: Path) -> Iterator[str]:
+    """The modules that are read when a function is called."""
+    for function in ast.walk(ast.parse(source.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name for alias in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    yield str(node.module)
 
 
 def test_who_does_not_ask_does_not_pay() -> None:
