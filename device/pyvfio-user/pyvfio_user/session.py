@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LOGGED_REFUSALS = 100  # for each client: a hostile one must not fill the disk
 _TAKES_FROM_THE_HOST = {Command.DMA_MAP, Command.DEVICE_SET_IRQS}  # memory, descriptors, threads
 MULTI_WRITE_SIZE = 8
+MOST_HELD = 256 << 10  # bytes of answers; one request of 32 bytes may have one of a MiB
 
 
 class Session:
@@ -38,11 +39,14 @@ class Session:
         send: Callable[[bytes], None],
         *,
         offer: version.Capabilities,
+        deliver: Callable[[list[Outgoing]], None] | None = None,
         trace: TraceWriter | None = None,
     ) -> None:
         """`send` sends one message from any thread, for DMA by messages.
 
-        What comes is noted in `trace`; what goes is for who sends it to note.
+        `deliver` sends answers that are too long to wait for others, and may raise what
+        ends the session.  What comes is noted in `trace`; what goes is for who sends it
+        to note.
         """
         self.connection = Connection()
         self.closing = False  # nothing more can be understood or is wanted
@@ -51,6 +55,10 @@ class Session:
         self._device = device
         self._log = log
         self._send = send
+        self._deliver = deliver
+        self._held = (
+            0  # bytes of answers since the last delivery, those of the hot path not counted
+        )
         self._trace = trace
         self._offer = offer
         self._max_data_xfer = wire.DEFAULT_MAX_DATA_XFER
@@ -59,10 +67,20 @@ class Session:
         self._refusals = 0
 
     def receive(
-        self, count: int, descriptors: list[int] | None = None, *, short: bool = False
+        self,
+        count: int,
+        descriptors: list[int] | None = None,
+        *,
+        short: bool = False,
+        after: list[Outgoing] | None = None,
     ) -> list[Outgoing]:
-        """Handle what came, in order, and return the answers.  Takes over the descriptors."""
-        outgoing: list[Outgoing] = []
+        """Handle what came, in order, and return the answers.  Takes over the descriptors.
+
+        They stand behind those in `after`, in the same list.
+        """
+        if after is None:
+            self._held = 0
+        outgoing: list[Outgoing] = [] if after is None else after
         connection, fresh = self.connection, descriptors or []
         if self._hot is not None and not short and connection.is_plain:
             start, end = connection.start, connection.end + count
@@ -79,6 +97,10 @@ class Session:
                 if not self.closing:
                     self._handle(message, outgoing)
                 close_descriptors(message.descriptors)
+                if self._held > MOST_HELD and self._deliver is not None:
+                    self._deliver(outgoing)
+                    outgoing.clear()
+                    self._held = 0
         except RemoteProtocolError as error:
             self._log.warning("stream_lost", reason=str(error))
             self.closing = True
@@ -111,6 +133,7 @@ class Session:
         else:
             if message.wants_reply:
                 outgoing.append((wire.reply(message.id, message.command, payload), descriptors))
+                self._held += len(payload)
             return
         if message.wants_reply:
             outgoing.append((wire.error_reply(message.id, message.command, code), ()))

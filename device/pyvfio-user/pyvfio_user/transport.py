@@ -21,6 +21,7 @@ from . import version
 from .channel import Channel, hang_up
 from .device import Device
 from .errors import ConnectionLost, LocalProtocolError, ServerError
+from .hot import Outgoing
 from .listener import BACKLOG, Inherited, Listener
 from .log import Logger, StandardLogger
 from .session import Session
@@ -239,6 +240,7 @@ class Server:
             self._log,
             channel.send if trace is None else _traced(channel.send, trace),
             offer=self._offer,
+            deliver=lambda outgoing: self._deliver(channel, outgoing),
             trace=trace,
         )
         self._current = channel
@@ -291,13 +293,16 @@ class Server:
             if more is None or not more[0]:  # the next receive says again that it is the end
                 break
             count, descriptors, short = more
-            outgoing += session.receive(count, descriptors, short=short)
+            session.receive(count, descriptors, short=short, after=outgoing)
+        if outgoing:
+            self._deliver(channel, outgoing)
+        return True
+
+    def _deliver(self, channel: Channel, outgoing: list[Outgoing]) -> None:
         if self._trace is not None:
             for message, sent in outgoing:
                 self._trace.sent(message, len(sent))
-        if outgoing:
-            channel.send_all(outgoing)
-        return True
+        channel.send_all(outgoing)
 
 
 def _traced(send: Callable[[bytes], None], trace: TraceWriter) -> Callable[[bytes], None]:
