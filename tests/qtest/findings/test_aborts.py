@@ -14,14 +14,20 @@ from tests.qtest.findings.finding import LOGICAL, Defect, finding
 from tests.qtest.lane import (
     ADAPTER_SLOT,
     BUFFER,
+    KINDS,
+    PLATFORMS,
     WIDE,
+    Kind,
     open_lane,
 )
 from tests.unit.vdxgk.raw_guest import serving
+from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.errors import VmLost
 from vdxgk_lab.qemu_binary import QemuBinary
-from vdxgk_lab.qtest.iommu import LARGE, PAGE
+from vdxgk_lab.qtest.bare_adapter import BareAdapter
+from vdxgk_lab.qtest.iommu import LARGE, PAGE, Frames
 from vdxgk_lab.qtest.machine import QtestConfig, QtestMachine, vfio_user
+from vdxgk_lab.qtest.pci import MmioWindow, PciFunction
 from vdxgk_lab.run_directory import RunDirectory
 
 MACHINES = 20
@@ -88,6 +94,29 @@ def test_abort_when_a_server_goes_with_a_request_unread(
     if machine.exit_status() != 1:
         assert "error_setv: Assertion" in machine.words
         raise Defect(machine.words)
+
+
+@finding
+@pytest.mark.parametrize("kind", KINDS)
+def test_abort_on_a_reset_once_the_server_has_gone(
+    qemu: QemuBinary, vdxgk_run: RunDirectory, kind: Kind
+) -> None:
+    platform = PLATFORMS[kind]
+    with DeviceProcess(vdxgk_run.path) as device:
+        config = QtestConfig((platform.device, vfio_user(str(device.socket), ADAPTER_SLOT)))
+        with QtestMachine(config, qemu, vdxgk_run.path) as machine:
+            qtest, window = machine.qtest, MmioWindow()
+            BareAdapter(qtest, PciFunction(qtest, ADAPTER_SLOT)).start(window)
+            iommu = platform.driver(qtest, Frames(qtest), window)
+            iommu.enable()
+            iommu.map(LOGICAL, BUFFER, PAGE)
+            assert device.stop() == 0
+            try:
+                machine.reset()
+            except VmLost as lost:
+                assert machine.exit_status() == -signal.SIGABRT
+                assert "vfio: DMA mapping failed, unable to continue" in machine.words
+                raise Defect(machine.words) from lost
 
 
 @finding
