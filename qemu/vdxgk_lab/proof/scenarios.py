@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ NODE = "/dev/vdxgk0"
 # By messages only a word is asked for: QEMU reports each word, and the IOMMU
 # drivers log but a few reports in a row.
 _WORD = 8
+# How many faults Linux logs at least: a limit of ten lines in five seconds (DEFAULT_RATELIMIT_*
+# of linux/ratelimit_types.h), of which the one for Intel's IOMMU counts three for each fault.
+_LOGGED = 3
+_LOGGED_SECONDS = 5.5  # half a second more: the log has a clock of its own
 UNMAPPED = 1
 REFUSED_BY_HYPERVISOR = 5
 
@@ -177,6 +182,8 @@ class _Refusal:
         kind = "write" if write else "read"
         for messages, reason in ((False, UNMAPPED), (True, REFUSED_BY_HYPERVISOR)):
             path = "messages" if messages else "descriptors"
+            if messages and self._iommu_logs:
+                self._wait_for_the_log()
             log_before = len(kernel_log(self._guest))
             reply = access(messages)
             self._check.expect(f"{path}: the engine reports a fault", reply.faulted, reply)
@@ -202,11 +209,23 @@ class _Refusal:
                 self._iommu_logged(kernel_log(self._guest)[log_before:])
         self._check.expect("the guest lives", self._guest.run(["true"]).ok)
 
+    def _wait_for_the_log(self) -> None:
+        """A guest that is quick would not log one fault more."""
+        uptime = self._guest.run(["cat", "/proc/uptime"]).check().stdout
+        time.sleep(log_pause(kernel_log(self._guest), float(uptime.split()[0])))
+
     def _iommu_logged(self, log: str) -> None:
         """On the message path the guest's IOMMU driver sees the fault as well."""
         self._check.expect(
             "messages: the guest's IOMMU logged it", iommu_line(log, self._address), log[-600:]
         )
+
+
+def log_pause(log: str, now: float) -> float:
+    """Seconds until one fault more is logged; `now` in the log's seconds."""
+    stamps = re.findall(r"(?m)^\[ *([\d.]+)\].*(?:fault addr|page fault|IO_PAGE_FAULT)", log)
+    times = [float(stamp) for stamp in stamps]
+    return max(0.0, times[-_LOGGED] + _LOGGED_SECONDS - now) if len(times) >= _LOGGED else 0.0
 
 
 def iommu_line(log: str, address: int) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vdxgk_lab.proof.scenarios import iommu_line
+from vdxgk_lab.proof.scenarios import iommu_line, log_pause
 
 STUB = "[ 7.1] vdxgk 0000:00:05.0: GPU fault: read of 8 bytes at 0x4011000 refused, reason 5"
 INTEL = "[ 7.0] DMAR: [DMA Read NO_PASID] Request device [00:05.0] fault addr 0x4011000 [fault 6]"
@@ -23,3 +23,12 @@ def test_another_address_does_not(line: str) -> None:
 
 def test_the_stubs_own_line_does_not() -> None:
     assert not iommu_line(STUB, 0x4011000)
+
+
+@pytest.mark.parametrize("line", [INTEL, VIRTIO, AMD])
+def test_more_faults_than_linux_logs_are_waited_with(line: str) -> None:
+    log = "\n".join(line.replace(" 7.0", stamp) for stamp in (" 7.25", " 9.0", "  10.0"))
+    assert log_pause(log, 11.0) == 7.25 + 5.5 - 11.0
+    assert log_pause(f"{log}\n{STUB}", 11.0) == 7.25 + 5.5 - 11.0
+    assert log_pause(log, 20.0) == 0
+    assert log_pause("\n".join(log.splitlines()[1:]), 11.0) == 0
