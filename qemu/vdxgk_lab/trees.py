@@ -95,6 +95,15 @@ CHROMIUM = Recipe(
     assume=("debconf", "libllvm19", "x11-utils", "xdg-utils"),
 )
 
+# For the tests of VNC: a viewer of others, an X server without a screen, and fingers.
+TIGERVNC = Recipe(
+    name="tigervnc",
+    suites=_TRIXIE,
+    release="trixie",
+    packages=("tigervnc-viewer", "xvfb", "xdotool", "busybox-static", "fonts-dejavu-core"),
+    assume=("debconf", "libglx-mesa0", "libegl-mesa0", "libllvm19"),
+)
+
 
 def _guest(series: str, suites: tuple[str, ...], release: str) -> Recipe:
     return Recipe(
