@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from tests.e2e.browser import Browser
+from tests.e2e.screens import settle
+from tests.e2e.test_scanout import picture
 from tests.e2e.test_viewers import booted, wait_for
 from tests.e2e.web_page import CANVAS, Page
 from vdxgk_lab import artifacts, trees
@@ -17,6 +19,7 @@ from vdxgk_lab.progress import Reporter
 
 TARGET = Path(__file__).parents[2] / "docs/images"
 PHONE = (390, 844)
+SHOWN = (640, 480)
 
 
 def main() -> None:
@@ -37,6 +40,9 @@ def main() -> None:
                 browser.wait(f"{CANVAS}?.width === 1024")
                 work(page)
                 take(browser)
+                browser.resize(1280, 800)
+                scan_out(page)
+                keep(browser, "web-scanout")
 
 
 def work(page: Page) -> None:
@@ -77,6 +83,22 @@ def take(browser: Browser) -> None:
     browser.resize(*PHONE, mobile=True)
     browser.wait(f"innerWidth === {PHONE[0]}")
     keep(browser, "web-phone")
+
+
+def scan_out(page: Page) -> None:
+    """The screen shows an object of 4 MiB instead: scattered, remapped pages."""
+    page.browser.evaluate("document.getElementById('type').click()")
+    listed = [held for held in page.status()["objects"] if held["lists"]]
+    # The driver numbers its lists.
+    [(number, held)] = [
+        (number, held) for number, held in enumerate(listed, 1) if held["size"] == 4 << 20
+    ]
+    shape = f"--width {SHOWN[0]} --height {SHOWN[1]} --pitch {4 * SHOWN[0]}"
+    page.type(f"dxgkctl pattern {held['handle']} {shape} --seed 1")
+    page.type(f"dxgkctl present {number} {shape}")
+    page.browser.wait(f"{CANVAS}.width === {SHOWN[0]}")
+    expected = picture(*SHOWN, 1)
+    settle(lambda: expected, page.picture)
 
 
 def keep(browser: Browser, name: str) -> None:

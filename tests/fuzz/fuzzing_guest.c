@@ -316,6 +316,46 @@ static void command(void)
 	produce(VDXGK_RING_COMMANDS, VDXGK_SHARED_COMMANDS, &command, sizeof(command));
 }
 
+/* Surfaces and cursors over what may be mapped. */
+static void show(void)
+{
+	int slot = any() & 1, i;
+	struct vdxgk_surface surface = {
+		.format = 1 + any() % 3,
+		.width = chance(0xf0) ? 1 + (any() & 0x3ff) : number(),
+		.height = chance(0xf0) ? 1 + (any() & 0x3ff) : number(),
+		.pitch = chance(0xf0) ? 4096 + (any() & 7) : number(),
+		.flags = any() & 1,
+		.run_count = chance(0xf0) ? 1 + (any() & 63) : number(),
+		.offset = chance(0xf0) ? any() & 0xfff : number(),
+		.sequence = any(),
+	};
+	struct vdxgk_cursor cursor = {
+		.flags = any() & 7,
+		.hot_x = any() & 0x4f,
+		.hot_y = any() & 0x4f,
+	};
+
+	for (i = 0; i < 64; i++) {
+		struct vdxgk_range run = { (any() & 0xff) * PAGE, (1 + (any() & 31)) * PAGE };
+
+		memcpy((void *)(shared + VDXGK_SHARED_SURFACE_RUNS +
+				(slot * VDXGK_SURFACE_MAX_RUNS + i) * sizeof(run)),
+		       &run, sizeof(run));
+	}
+	for (i = 0; i < 4; i++)
+		cursor.pages[i] = (any() & 0xff) * PAGE;
+	memcpy((void *)(shared + VDXGK_SHARED_SCANOUT + slot * sizeof(surface)), &surface,
+	       sizeof(surface));
+	memcpy((void *)(shared + VDXGK_SHARED_SCANOUT + 2 * sizeof(surface)), &cursor,
+	       sizeof(cursor));
+	put(VDXGK_REG_SCANOUT_CONTROL,
+	    chance(0xe0) ? (any() & 7) | VDXGK_SCANOUT_ENABLE : any());
+	put(VDXGK_REG_SCANOUT_FLIP, slot);
+	put(VDXGK_REG_SCANOUT_CURSOR, 1);
+	put(VDXGK_REG_SCANOUT_CURSOR_POSITION, any());
+}
+
 /* Entries, indices and lists change while the backend reads them. */
 static void race(void)
 {
@@ -440,8 +480,10 @@ int main(int argc, char **argv)
 			request();
 		else if (kind < 0x90)
 			command();
-		else if (kind < 0xe0)
+		else if (kind < 0xde)
 			touch_register();
+		else if (kind < 0xe0)
+			show();
 		else if (kind < 0xe8)
 			scribble();
 		else if (kind < 0xec)

@@ -139,8 +139,10 @@ class HostileGuest:
             self.request()
         elif kind < 0xA8:
             self.command()
-        elif kind < 0xE4:
+        elif kind < 0xD8:
             self.register()
+        elif kind < 0xE8:
+            self.show()
         elif kind < 0xFB:
             self.announce()
         elif kind < 0xFE:
@@ -279,6 +281,65 @@ class HostileGuest:
         self.accesses += 1
         self.device.bars[bar].write(offset, value)
 
+    def show(self) -> None:
+        """What is mapped, or nearly, on the screen; and somebody who looks."""
+        if self.chance(0xE0):
+            self.register_write(4, b"\1\0\0\0", layout.REG_SCANOUT_CONTROL)
+        kind = self.choices.byte()
+        if kind < 0x70:
+            slot = self.describe_surface()
+            self.register_write(4, struct.pack("<I", slot), layout.REG_SCANOUT_FLIP)
+        elif kind < 0xA0:
+            self.describe_cursor()
+            self.register_write(4, b"\1\0\0\0", layout.REG_SCANOUT_CURSOR)
+        else:
+            register = self.pick((0, 4, 8, 0xC)) + layout.REG_SCANOUT_CONTROL
+            self.register_write(4, struct.pack("<I", self.number() & 0xFFFFFFFF), register)
+        self.work()
+        if self.chance(0x80):
+            self.adapter.display.picture()
+
+    def describe_surface(self) -> int:
+        """Put a surface and its runs where the pipe looks for them; its slot."""
+        slot = self.choices.byte() & 1
+        width, height = 1 + self.choices.byte(), 1 + (self.choices.byte() & 31)
+        surface = layout.Surface(
+            format=1 + self.choices.byte() % 3,
+            width=width,
+            height=height,
+            pitch=4 * width + (self.choices.byte() & 7),
+            flags=self.choices.byte() & 1,
+            run_count=1 + (self.choices.byte() & 7),
+            offset=self.choices.byte() * 16,
+            sequence=self.entries,
+        )
+        words = [
+            word
+            for _ in range(surface.run_count)
+            for word in (self.address(), PAGE * (1 + (self.choices.byte() & 15)))
+        ]
+        at = layout.SHARED_SURFACE_RUNS + slot * layout.SURFACE_MAX_RUNS * 16
+        struct.pack_into(f"<{len(words)}Q", self.shared, at, *words)
+        self._put(layout.SHARED_SCANOUT + slot * ctypes.sizeof(surface), bytes(surface))
+        return slot
+
+    def describe_cursor(self) -> None:
+        cursor = layout.Cursor(
+            flags=self.choices.byte() & 7,
+            hot_x=self.choices.byte() & 0x4F,
+            hot_y=self.choices.byte() & 0x4F,
+        )
+        cursor.pages[:] = [self.address() for _ in cursor.pages]
+        self._put(layout.SHARED_SCANOUT + layout.Scanout.cursor.offset, bytes(cursor))
+
+    def _put(self, at: int, data: bytes) -> None:
+        """With one word of it anything, now and then."""
+        if self.chance(0x20):
+            position = self.choices.byte() % (len(data) // 4) * 4
+            word = struct.pack("<I", self.number() & 0xFFFFFFFF)
+            data = data[:position] + word + data[position + 4 :]
+        self.shared[at : at + len(data)] = data
+
     def announce(self) -> None:
         """The guest maps and unmaps, as it was asked to or otherwise."""
         if self.wanted and self.chance(0x80):
@@ -296,7 +357,9 @@ class HostileGuest:
                 place * PAGE,
             )
         else:
-            self.device.dma.unmap(self.choices.byte() * PAGE, PAGE * self.choices.byte())
+            start, size = self.choices.byte() * PAGE, PAGE * self.choices.byte()
+            self.adapter.dma_unmapped(start, size, self.device.dma.unmap(start, size))
+            self.work()
 
     def map_as_asked(self) -> None:
         for logical, physical, size in self.wanted:

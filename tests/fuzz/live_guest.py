@@ -7,15 +7,21 @@ The guest has an IOMMU and no driver.  Then the stub is loaded, and everything m
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import sys
 import tempfile
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from tests.footprint import Footprint, resident
 from tests.waiting import wait_for
+from vdxgk.control import ask
 from vdxgk_lab import artifacts, guest_program, initramfs, stub_build, trees
 from vdxgk_lab.artifacts import Artifacts
 from vdxgk_lab.cache import Cache
@@ -35,6 +41,7 @@ FUNCTION = "/sys/bus/pci/devices/0000:00:05.0"
 ROUND = 100_000
 """Steps of one process in the guest."""
 PATIENCE = 600
+LOOK_SECONDS = 0.1
 ROOM = 32 << 10
 """KiB that the allocator may keep of what the guest made and lost, however long it goes on."""
 OBJECT = ObjectCase("MDL", "mdl", 256 << 10)
@@ -56,6 +63,27 @@ def torment(guest: Guest, steps: int, seed: int) -> Counter[str]:
     """One process in the guest; what it counted."""
     done = guest.run(["fuzzing_guest", str(seed), str(steps), FUNCTION], timeout=PATIENCE)
     return Counter(json.loads(done.check().stdout))
+
+
+@contextlib.contextmanager
+def somebody_looks(device: DeviceProcess) -> Iterator[None]:
+    """What the guest shows is read all the while, whatever it says that it is."""
+    done = threading.Event()
+
+    def look() -> int:
+        for pictures in itertools.count():
+            if done.wait(LOOK_SECONDS):
+                return pictures
+            assert ask(str(device.control), "screenshot", timeout=PATIENCE)["png"]
+        raise AssertionError
+
+    with ThreadPoolExecutor(1) as eyes:
+        pictures = eyes.submit(look)
+        try:
+            yield
+        finally:
+            done.set()
+        assert pictures.result()
 
 
 def works(device: DeviceProcess, guest: Guest) -> None:
@@ -96,11 +124,13 @@ def run(directory: Path, made: Artifacts, steps: int, seed: int) -> Counter[str]
         )
         with Machine(config, made, directory) as machine:
             works(device, machine.guest)
-            torment(machine.guest, min(steps, ROUND) // 10, seed)
+            with somebody_looks(device):
+                torment(machine.guest, min(steps, ROUND) // 10, seed)
             before = Footprint.of(device.pid)
             for number, start in enumerate(range(0, steps, ROUND), 1):
                 size = min(ROUND, steps - start)
-                total += torment(machine.guest, size, seed + number)
+                with somebody_looks(device):
+                    total += torment(machine.guest, size, seed + number)
                 device.check()
                 if steps > ROUND:
                     print(f"{dict(total)}, {resident(device.pid)} KiB", flush=True)
