@@ -26,6 +26,7 @@ BUGS = {
     "short mapping": 3,
     "missing sync": 4,
     "forgotten mask": 5,
+    "kept": 6,
 }
 
 
@@ -36,10 +37,14 @@ class Bench:
     machine: Machine
     oracle: DmaOracle
 
-    def load(self, bug: str) -> None:
-        """Load the driver with one of its bugs; the oracle begins anew."""
+    def load(self, bug: str, scattered: int = 0) -> None:
+        """Load the driver with one of its bugs; the oracle begins anew.
+
+        `scattered`: the destination is a scatter list of so many pieces.
+        """
         self.oracle.restart()
-        self.machine.guest.run(["insmod", "/tmp/incrementer.ko", f"bug={BUGS[bug]}"]).check()
+        parameters = [f"bug={BUGS[bug]}", f"scattered={scattered}"]
+        self.machine.guest.run(["insmod", "/tmp/incrementer.ko", *parameters]).check()
 
     def selftest(self) -> CommandResult:
         """What the driver itself notices."""

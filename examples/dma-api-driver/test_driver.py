@@ -1,4 +1,4 @@
-"""One driver, once right and once with each of five bugs, which the oracle names."""
+"""One driver, once right and once with each of its bugs, which the oracle names."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ def test_behind_an_iommu(start_bench: StartBench) -> None:
         "short mapping": (False, {Bug.SHORT_MAPPING}),
     }
 
+    # A scatter list of three pages, which the IOMMU makes one range.
+    for bug, expected in (("right", set()), ("use after unmap", {Bug.USE_AFTER_UNMAP})):
+        bench.load(bug, scattered=3)
+        assert bench.selftest().ok == (not expected)
+        bench.unload()
+        assert bench.oracle.bugs == expected
+
     # Memory is coherent here: without its syncs the driver works, and nobody can tell.
     bench.load("missing sync")
     assert bench.selftest().ok
@@ -45,16 +52,19 @@ def test_with_bounced_buffers(start_bench: StartBench) -> None:
     trace = DmaTrace(bench.machine.guest, PCI, "incrementer")
     assert trace.sees_syncs
     found = {}
-    for bug in ("right", "missing sync", "wrong direction", "short mapping"):
-        trace.start()
-        bench.load(bug)
-        passed = bench.selftest().ok
-        bench.unload()
-        trace.judge(bench.oracle)
-        found[bug] = (passed, bench.oracle.bugs)
+    for bug in ("right", "missing sync", "kept", "wrong direction", "short mapping"):
+        for scattered in (0, 1):  # a list of one piece: nothing joins bounced pages
+            trace.start()
+            bench.load(bug, scattered)
+            passed = bench.selftest().ok
+            bench.unload()
+            trace.judge(bench.oracle)
+            found[bug, scattered] = (passed, bench.oracle.bugs)
     # The device reaches all of memory: only the oracle says that a direction is
     # wrong or a mapping short, unless the driver looks at its data.
-    assert found["right"] == (True, set())
-    assert found["missing sync"] == (False, {Bug.MISSING_SYNC})
-    assert found["wrong direction"][1] >= {Bug.WRONG_DIRECTION}
-    assert found["short mapping"][1] >= {Bug.SHORT_MAPPING}
+    for scattered in (0, 1):
+        assert found["right", scattered] == (True, set())
+        for bug in ("missing sync", "kept"):
+            assert found[bug, scattered] == (False, {Bug.MISSING_SYNC})
+        assert found["wrong direction", scattered][1] >= {Bug.WRONG_DIRECTION}
+        assert found["short mapping", scattered][1] >= {Bug.SHORT_MAPPING}

@@ -28,7 +28,7 @@ class Bug(enum.Enum):
     USE_AFTER_UNMAP = "the device was given an address after dma_unmap"
     WRONG_DIRECTION = "the direction of the mapping does not allow what the device does"
     SHORT_MAPPING = "less is mapped than the device was told of"
-    MISSING_SYNC = "the CPU did not take the buffer back with dma_sync_*_for_cpu"
+    MISSING_SYNC = "the buffer did not change hands by dma_sync_*_for_cpu or _for_device"
     FORGOTTEN_MASK = "the kernel was not told how many address lines the device has"
     WILD_ADDRESS = "nothing was ever mapped there"
 

@@ -9,6 +9,9 @@ Guest and host share no clock.  What orders the two accounts is the device's
 interrupts: an access before the device's third comes before everything that
 the guest did after its third.  Between two interrupts the order is not known,
 and nothing is concluded from it.
+
+A scatter list is as many mappings as it has entries for the device.  What unmaps
+it names physical addresses only, so they are kept to know it by.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ _TRACING = "/sys/kernel/tracing"
 _NEVER = 1 << 62
 _EVENT = re.compile(r": (?P<event>dma_\w+): (?P<device>\S+) dir=(?P<direction>\w+) (?P<rest>.*)$")
 _RANGE = re.compile(r"dma_addr=(?P<address>[0-9a-f]+) size=(?P<size>\d+)")
+_ARRAY = re.compile(r"(\w+)=\{([^}]*)\}")  # of a scatter list's event
 _WRITABLE, _READABLE = {"FROM_DEVICE", "BIDIRECTIONAL"}, {"TO_DEVICE", "BIDIRECTIONAL"}
 
 
@@ -45,6 +49,10 @@ class ApiMapping:
     end: int = _NEVER
     taken: list[int] = field(default_factory=list)
     """When the CPU took ownership."""
+    given: list[int] = field(default_factory=list)
+    """When the device got it back."""
+    pages: tuple[int, ...] = ()
+    """Of a scatter list: the physical addresses of all its entries."""
 
     def covers(self, address: int, size: int) -> bool:
         """Whether all of a range lies in it."""
@@ -115,22 +123,50 @@ def mappings_of(lines: Iterable[str], device: str, interrupt: str) -> list[ApiMa
         event = _EVENT.search(line)
         if event is None or event["device"] != device:
             continue
-        where = _RANGE.match(event["rest"])
-        if where is None:
-            raise TraceUnclear(f"{event['event']} is not understood: {line.strip()}")
-        address, size = int(where["address"], 16), int(where["size"])
-        name = event["event"]
-        live = [m for m in mappings if m.end == _NEVER and m.covers(address, 1)]
+        name, rest = event["event"], event["rest"]
+        if name.endswith("_err"):
+            continue  # nothing was mapped
+        try:
+            ranges, pages = _ranges(rest)
+        except ValueError as error:
+            raise TraceUnclear(f"{name} is not understood: {line.strip()}") from error
+        live = [m for m in mappings if m.end == _NEVER]
+        named = [m for m in live if any(m.covers(address, 1) for address, _ in ranges)]
         if name.startswith(("dma_map_", "dma_alloc")):
             coherent = name.startswith("dma_alloc")
-            mappings.append(ApiMapping(address, size, event["direction"], coherent, time))
+            mappings += [
+                ApiMapping(address, size, event["direction"], coherent, time, pages=pages)
+                for address, size in ranges
+            ]
         elif name.startswith(("dma_unmap_", "dma_free")):
-            for mapping in live:
+            for mapping in [m for m in live if m.pages == pages] if pages else named:
                 mapping.end = time
-        elif name == "dma_sync_single_for_cpu":
-            for mapping in live:
+        elif name.endswith("_for_cpu"):
+            for mapping in named:
                 mapping.taken.append(time)
+        elif name.endswith("_for_device"):
+            for mapping in named:
+                mapping.given.append(time)
     return mappings
+
+
+def _ranges(text: str) -> tuple[list[tuple[int, int]], tuple[int, ...]]:
+    """What an event says: ranges of DMA addresses, and a scatter list's physical addresses.
+
+    Raises ValueError for what is not understood, or not whole.
+    """
+    single = _RANGE.match(text)
+    if single:
+        return [(int(single["address"], 16), int(single["size"]))], ()
+    arrays = {
+        name: tuple(int(word, 0) for word in words.split(",") if word)
+        for name, words in _ARRAY.findall(text)
+    }
+    if not arrays or "[TRUNCATED]" in text:
+        raise ValueError(text)
+    pairs = zip(arrays.get("dma_addrs", ()), arrays.get("sizes", ()), strict=True)
+    # Entries that the IOMMU has joined to earlier ones have no length.
+    return [(address, size) for address, size in pairs if size], arrays.get("phys_addrs", ())
 
 
 def _is_interrupt(line: str, name: str) -> bool:
@@ -145,7 +181,7 @@ def judge(
 ) -> list[Finding]:
     """What follows from what a device did and what its driver mapped.
 
-    `syncs`: the mappings tell of every dma_sync_single_for_cpu.
+    `syncs`: the mappings tell of every dma_sync_*.
     """
     found = [
         finding for access in accesses if (finding := _misplaced(access, mappings, address_bits))
@@ -153,7 +189,8 @@ def judge(
     if syncs:
         for mapping in mappings:
             if not mapping.coherent:
-                found += _unsynced(mapping, accesses)
+                found += _not_taken(mapping, accesses)
+                found += _not_given(mapping, accesses)
     return found
 
 
@@ -181,19 +218,40 @@ def _misplaced(
     return finding(Bug.WILD_ADDRESS)
 
 
-def _unsynced(mapping: ApiMapping, accesses: Sequence[DeviceAccess]) -> list[Finding]:
-    """Writes over data that the CPU could not have read: it took no ownership between."""
-    writes = [
+def _within(mapping: ApiMapping, accesses: Sequence[DeviceAccess]) -> list[DeviceAccess]:
+    """The accesses to a mapping while it lived."""
+    return [
         access
         for access in accesses
-        if access.write
-        and mapping.begin <= access.interrupts <= mapping.end
+        if mapping.begin <= access.interrupts <= mapping.end
         and mapping.covers(access.address, access.size)
     ]
+
+
+def _not_taken(mapping: ApiMapping, accesses: Sequence[DeviceAccess]) -> list[Finding]:
+    """Writes over data that the CPU could not have read: it took no ownership between."""
+    writes = [access for access in _within(mapping, accesses) if access.write]
     found = []
     for first, second in itertools.pairwise(writes):
         between = range(first.interrupts + 1, second.interrupts + 1)
         if between and not any(time in between for time in mapping.taken):
-            detail = "written twice, and no dma_sync_single_for_cpu between"
+            detail = "written twice, and no dma_sync_*_for_cpu between"
             found.append(Finding(Bug.MISSING_SYNC, second.address, second.size, True, detail))
+    return found
+
+
+def _not_given(mapping: ApiMapping, accesses: Sequence[DeviceAccess]) -> list[Finding]:
+    """Reads of what the CPU has taken to change it, and has not given back.
+
+    Of buffers that the device only writes the CPU may keep ownership (Linux's
+    core-api/dma-api-howto): there is nothing to pass on.
+    """
+    found = []
+    for access in _within(mapping, accesses):
+        taken = [time for time in mapping.taken if time < access.interrupts]
+        if access.write or not taken:
+            continue
+        if not any(taken[-1] <= time <= access.interrupts for time in mapping.given):
+            detail = "the CPU has it, and no dma_sync_*_for_device gave it back"
+            found.append(Finding(Bug.MISSING_SYNC, access.address, access.size, False, detail))
     return found

@@ -2,9 +2,10 @@
 /*
  * A driver for the incrementer, by the ordinary DMA API.
  *
- * Writing to the device's "selftest" attribute runs two jobs on the same
+ * Writing to the device's "selftest" attribute runs three jobs on the same
  * streaming mappings and compares what comes back.  The parameter "bug" makes
- * one classic mistake, for the tests of this example.
+ * one classic mistake, and "scattered" maps the destination as a scatter list,
+ * for the tests of this example.
  */
 #include <linux/completion.h>
 #include <linux/dma-mapping.h>
@@ -12,6 +13,7 @@
 #include <linux/io.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/scatterlist.h>
 #include <linux/slab.h>
 
 enum mistake {
@@ -21,11 +23,16 @@ enum mistake {
 	MISTAKE_SHORT_MAPPING,	/* less is mapped than the device is told of */
 	MISTAKE_MISSING_SYNC,	/* the CPU takes no ownership between jobs */
 	MISTAKE_FORGOTTEN_MASK,	/* the kernel is not told of 28 address lines */
+	MISTAKE_KEPT,		/* the CPU takes ownership, and does not return it */
 };
 
 static int bug;
 module_param(bug, int, 0644);
-MODULE_PARM_DESC(bug, "1 use after unmap, 2 wrong direction, 3 short mapping, 4 missing sync, 5 forgotten mask");
+MODULE_PARM_DESC(bug, "1 use after unmap, 2 wrong direction, 3 short mapping, 4 missing sync, 5 forgotten mask, 6 kept");
+
+static int scattered;
+module_param(scattered, int, 0644);
+MODULE_PARM_DESC(scattered, "pieces of the destination's scatter list, up to 3; 0 is none");
 
 #define REG_SOURCE	0x00
 #define REG_DESTINATION	0x08
@@ -36,6 +43,8 @@ MODULE_PARM_DESC(bug, "1 use after unmap, 2 wrong direction, 3 short mapping, 4 
 #define RECORD_DONE	1
 
 #define ADDRESS_BITS	28
+#define JOBS		3
+#define PIECES		3
 #define LENGTH		(3 * PAGE_SIZE - 8)
 #define TIMEOUT		(120 * HZ)	/* emulated processors are slow */
 
@@ -54,6 +63,7 @@ struct incrementer {
 	/* One self-test's buffers. */
 	u8 *source, *destination;
 	dma_addr_t source_dma, destination_dma;
+	struct scatterlist pieces[PIECES];
 };
 
 static irqreturn_t incrementer_interrupt(int irq, void *data)
@@ -106,51 +116,129 @@ static int compare(struct incrementer *inc)
 	return 0;
 }
 
-static int map_buffers(struct incrementer *inc)
+static enum dma_data_direction destination_direction(void)
+{
+	return bug == MISTAKE_WRONG_DIRECTION ? DMA_TO_DEVICE : DMA_FROM_DEVICE;
+}
+
+static size_t destination_length(void)
+{
+	return bug == MISTAKE_SHORT_MAPPING ? PAGE_SIZE : LENGTH;
+}
+
+/* The device takes one address, so the pieces must become one range of it. */
+static int map_pieces(struct incrementer *inc)
 {
 	struct device *dev = &inc->pdev->dev;
-	size_t length = bug == MISTAKE_SHORT_MAPPING ? PAGE_SIZE : LENGTH;
+	size_t left = destination_length(), size;
+	int i, count = min(scattered, PIECES);
 
-	inc->source_dma = dma_map_single(dev, inc->source, LENGTH, DMA_TO_DEVICE);
-	if (dma_mapping_error(dev, inc->source_dma))
-		return -ENOMEM;
-	inc->destination_dma = dma_map_single(dev, inc->destination, length,
-					      bug == MISTAKE_WRONG_DIRECTION ?
-					      DMA_TO_DEVICE : DMA_FROM_DEVICE);
-	if (dma_mapping_error(dev, inc->destination_dma)) {
-		dma_unmap_single(dev, inc->source_dma, LENGTH, DMA_TO_DEVICE);
-		return -ENOMEM;
+	sg_init_table(inc->pieces, count);
+	for (i = 0; i < count; i++) {
+		size = i == count - 1 ? left : min_t(size_t, left, PAGE_SIZE);
+		sg_set_buf(&inc->pieces[i], inc->destination + i * PAGE_SIZE, size);
+		left -= size;
 	}
+	i = dma_map_sg(dev, inc->pieces, count, destination_direction());
+	if (i > 1)
+		dma_unmap_sg(dev, inc->pieces, count, destination_direction());
+	if (i != 1)
+		return -ENOMEM;
+	inc->destination_dma = sg_dma_address(inc->pieces);
 	return 0;
+}
+
+static int map_destination(struct incrementer *inc)
+{
+	struct device *dev = &inc->pdev->dev;
+
+	if (scattered)
+		return map_pieces(inc);
+	inc->destination_dma = dma_map_single(dev, inc->destination, destination_length(),
+					      destination_direction());
+	return dma_mapping_error(dev, inc->destination_dma) ? -ENOMEM : 0;
 }
 
 static void unmap_destination(struct incrementer *inc)
 {
-	dma_unmap_single(&inc->pdev->dev, inc->destination_dma,
-			 bug == MISTAKE_SHORT_MAPPING ? PAGE_SIZE : LENGTH,
-			 bug == MISTAKE_WRONG_DIRECTION ? DMA_TO_DEVICE : DMA_FROM_DEVICE);
+	struct device *dev = &inc->pdev->dev;
+
+	if (scattered)
+		dma_unmap_sg(dev, inc->pieces, min(scattered, PIECES), destination_direction());
+	else
+		dma_unmap_single(dev, inc->destination_dma, destination_length(),
+				 destination_direction());
 }
 
-static int two_jobs(struct incrementer *inc)
+static int map_buffers(struct incrementer *inc)
 {
 	struct device *dev = &inc->pdev->dev;
-	int err, first;
+	int err;
 
-	err = run_job(inc);
+	inc->source_dma = dma_map_single(dev, inc->source, LENGTH, DMA_TO_DEVICE);
+	if (dma_mapping_error(dev, inc->source_dma))
+		return -ENOMEM;
+	err = map_destination(inc);
 	if (err)
-		return err;
-	if (bug == MISTAKE_USE_AFTER_UNMAP)
-		unmap_destination(inc);
-	else if (bug != MISTAKE_MISSING_SYNC)
-		dma_sync_single_for_cpu(dev, inc->destination_dma, LENGTH, DMA_FROM_DEVICE);
-	first = compare(inc);	/* most drivers believe what they find, and go on */
+		dma_unmap_single(dev, inc->source_dma, LENGTH, DMA_TO_DEVICE);
+	return err;
+}
 
-	fill(inc, 2);
-	if (bug != MISTAKE_MISSING_SYNC)
-		dma_sync_single_for_device(dev, inc->source_dma, LENGTH, DMA_TO_DEVICE);
-	if (bug != MISTAKE_MISSING_SYNC && bug != MISTAKE_USE_AFTER_UNMAP)
+/* A job is done: the buffers are the CPU's. */
+static void take(struct incrementer *inc, bool destination)
+{
+	struct device *dev = &inc->pdev->dev;
+
+	if (bug == MISTAKE_MISSING_SYNC)
+		return;
+	dma_sync_single_for_cpu(dev, inc->source_dma, LENGTH, DMA_TO_DEVICE);
+	if (!destination)
+		return;
+	if (scattered)
+		dma_sync_sg_for_cpu(dev, inc->pieces, min(scattered, PIECES), DMA_FROM_DEVICE);
+	else
+		dma_sync_single_for_cpu(dev, inc->destination_dma, LENGTH, DMA_FROM_DEVICE);
+}
+
+/* The next one begins: they are the device's. */
+static void give(struct incrementer *inc, bool destination)
+{
+	struct device *dev = &inc->pdev->dev;
+
+	if (bug == MISTAKE_MISSING_SYNC || bug == MISTAKE_KEPT)
+		return;
+	dma_sync_single_for_device(dev, inc->source_dma, LENGTH, DMA_TO_DEVICE);
+	if (!destination)
+		return;
+	if (scattered)
+		dma_sync_sg_for_device(dev, inc->pieces, min(scattered, PIECES), DMA_FROM_DEVICE);
+	else
 		dma_sync_single_for_device(dev, inc->destination_dma, LENGTH, DMA_FROM_DEVICE);
-	return run_job(inc) ?: first;
+}
+
+static int run_jobs(struct incrementer *inc)
+{
+	bool mapped = true;
+	int err, wrong = 0, job;
+
+	for (job = 1;; job++) {
+		err = run_job(inc);
+		if (err)
+			return err;
+		if (job == JOBS)
+			return wrong;
+		if (bug == MISTAKE_USE_AFTER_UNMAP && mapped) {
+			unmap_destination(inc);
+			mapped = false;
+		}
+		take(inc, mapped);
+		/* Most drivers believe what they find, and go on. */
+		err = compare(inc);
+		if (!wrong)
+			wrong = err;
+		fill(inc, job + 1);
+		give(inc, mapped);
+	}
 }
 
 static int selftest(struct incrementer *inc)
@@ -165,7 +253,7 @@ static int selftest(struct incrementer *inc)
 		err = map_buffers(inc);
 	}
 	if (!err) {
-		err = two_jobs(inc);
+		err = run_jobs(inc);
 		dma_unmap_single(&inc->pdev->dev, inc->source_dma, LENGTH, DMA_TO_DEVICE);
 		if (bug != MISTAKE_USE_AFTER_UNMAP)
 			unmap_destination(inc);

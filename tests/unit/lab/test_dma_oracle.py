@@ -165,8 +165,64 @@ def test_an_unmap_counts_only_where_an_interrupt_lies_between() -> None:
     assert bugs(DeviceAccess(0x20000, 100, True, 3)) == [Bug.USE_AFTER_UNMAP]
 
 
-def test_what_is_not_understood_is_no_verdict() -> None:
-    line = " sh-1 [000] ..... 1.0: dma_map_sg: 0000:00:05.0 dir=TO_DEVICE nents=2/2 ents=2/2"
+# A list of three entries, which an IOMMU has made two of.
+SCATTERED = """\
+ sh-10 [000] ..... 2.0: dma_map_sg_err: 0000:00:05.0 dir=FROM_DEVICE dma_addrs={0x33000} err=-12 attrs=
+ sh-10 [000] ..... 2.0: dma_map_sg: 0000:00:05.0 dir=FROM_DEVICE nents=3/3 ents=2/2 dma_addrs={0x20000,0x40000} sizes={0x2000,0x64} phys_addrs={0x33000,0x34000,0x77000} attrs=
+ sh-10 [000] ..... 2.1: dma_map_sg: 0000:00:05.0 dir=TO_DEVICE nents=1/1 ents=1/1 dma_addrs={0x60000} sizes={0x64} phys_addrs={0x99000} attrs=
+ <idle>-0 [000] d.h1. 3.0: irq_handler_entry: irq=25 name=mine
+ sh-10 [000] ..... 4.0: dma_sync_sg_for_cpu: 0000:00:05.0 dir=FROM_DEVICE dma_addrs={0x20000,0x40000,0x0} sizes={0x2000,0x64,0x0}
+ sh-10 [000] ..... 4.1: dma_sync_sg_for_cpu: 0000:00:05.0 dir=TO_DEVICE dma_addrs={0x60000} sizes={0x64}
+ sh-10 [000] ..... 4.2: dma_sync_sg_for_device: 0000:00:05.0 dir=TO_DEVICE dma_addrs={0x60000} sizes={0x64}
+ <idle>-0 [000] d.h1. 5.0: irq_handler_entry: irq=25 name=mine
+ sh-10 [000] ..... 6.0: dma_unmap_sg: 0000:00:05.0 dir=FROM_DEVICE phys_addrs={0x33000,0x34000,0x77000} attrs=
+"""  # noqa: E501
+SENT = [DeviceAccess(0x60000, 100, False, interrupts) for interrupts in range(3)]
+
+
+def test_scatter_lists() -> None:
+    joined, last, sent = mappings(SCATTERED)
+    assert [(m.address, m.size, m.taken, m.given, m.end) for m in (joined, last)] == [
+        (0x20000, 0x2000, [1], [], 2),
+        (0x40000, 0x64, [1], [], 2),
+    ]
+    assert (sent.taken, sent.given, sent.end > 100) == ([1], [1], True)
+    writes = [DeviceAccess(0x20FFC, 8, True, 0), DeviceAccess(0x40000, 100, True, 1), *SENT]
+    assert bugs(*writes, text=SCATTERED) == []
+    assert bugs(DeviceAccess(0x40000, 101, True, 0), text=SCATTERED) == [Bug.SHORT_MAPPING]
+    assert bugs(DeviceAccess(0x40000, 100, True, 3), text=SCATTERED) == [Bug.USE_AFTER_UNMAP]
+    assert bugs(DeviceAccess(0x40000, 100, False, 1), text=SCATTERED) == [Bug.WRONG_DIRECTION]
+
+
+def without(call: str) -> str:
+    return "\n".join(line for line in SCATTERED.splitlines() if call not in line)
+
+
+def test_ownership_of_scatter_lists() -> None:
+    twice = [DeviceAccess(0x40000, 100, True, interrupts) for interrupts in range(2)]
+    assert bugs(*twice, text=SCATTERED) == []
+    assert bugs(*twice, text=without("dma_sync_sg_for_cpu")) == [Bug.MISSING_SYNC]
+
+
+def test_what_the_cpu_keeps_is_not_read() -> None:
+    kept = without("dma_sync_sg_for_device")
+    # The second read may have come before the CPU took it; the third did not.
+    assert bugs(*SENT, text=kept) == [Bug.MISSING_SYNC]
+    assert bugs(*SENT[:2], text=kept) == []
+    # Without a word of the CPU's, it may send the same twice.
+    assert bugs(*SENT, text=without("dma_sync")) == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "nents=2/2 ents=2/2",
+        "nents=128/200 ents=128/200 [TRUNCATED] dma_addrs={0x1000} sizes={0x8} phys_addrs={0x1}",
+        "dma_addrs={0x1000,0x2000} sizes={0x8}",
+    ],
+)
+def test_what_is_not_understood_is_no_verdict(rest: str) -> None:
+    line = f" sh-1 [000] ..... 1.0: dma_map_sg: 0000:00:05.0 dir=TO_DEVICE {rest}"
     with pytest.raises(TraceUnclear, match="dma_map_sg"):
         mappings(line)
     assert issubclass(TraceUnclear, LabError)
