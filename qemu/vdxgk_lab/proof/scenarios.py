@@ -45,7 +45,7 @@ def kernel_log(guest: Guest) -> str:
 
 
 def default_domain(guest: Guest) -> str:
-    """What the kernel did with the adapter before there was a driver: DMA, identity, or none."""
+    """What the kernel gives the adapter's drivers by itself: DMA, identity, or none."""
     shown = guest.run(["cat", "/sys/bus/pci/devices/0000:00:05.0/iommu_group/type"])
     return shown.stdout.strip() if shown.ok else "none"
 
