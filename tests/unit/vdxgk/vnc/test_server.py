@@ -68,7 +68,11 @@ def served(tmp_path: Path) -> Iterator[Served]:
     served.display.framebuffer.close()
     assert not os.path.exists(served.path)
     assert "vnc" not in {thread.name for thread in threading.enumerate()}
-    assert "vnc viewer" not in {thread.name for thread in threading.enumerate()}
+    # It says that its viewer has gone, and then ends.
+    wait_for(
+        lambda: "vnc viewer" not in {thread.name for thread in threading.enumerate()},
+        "no viewer's thread is left",
+    )
 
 
 @pytest.fixture
