@@ -123,6 +123,10 @@ class Channel:
         if len(outgoing) == 1 and not outgoing[0][1]:
             self.send(outgoing[0][0])
             return
+        messages, attached = zip(*outgoing, strict=True)
+        if not any(attached) and sum(map(len, messages)) <= JOIN_LIMIT:
+            self.send(b"".join(messages))  # which is nearly always so
+            return
         joined: list[bytes] = []
         size = 0
         for message, descriptors in outgoing:

@@ -45,13 +45,14 @@ class RegisterPage:
         """Reads and writes since the server started: each of them stops the guest's processor."""
         self._faults = faults
         self._scanout = scanout
-        self._constants = {
+        constants = {
             layout.REG_MAGIC: layout.MAGIC,
             layout.REG_VERSION: layout.VERSION,
             layout.REG_FEATURES: features,
             layout.REG_DMA_BITS: dma_bits,
             layout.REG_FRAMEBUFFER_PAGES: framebuffer >> 12,
         }
+        self._constants = {at: value.to_bytes(4, "little") for at, value in constants.items()}
         self._on_reset = on_reset
         self._doorbells = {
             layout.REG_CHANNEL_DOORBELL: on_channel_doorbell,
@@ -61,6 +62,8 @@ class RegisterPage:
     def read(self, offset: int, count: int) -> bytes:
         """Answer an access of ``count`` bytes; outside of the page, zeroes (PBA: none pending)."""
         self.accesses += 1
+        if count == 4 and offset in self._constants:
+            return self._constants[offset]
         if offset >= layout.REG_PAGE_SIZE:
             return bytes(count)
         if count != 4 or offset % 4:
@@ -68,8 +71,6 @@ class RegisterPage:
         return self._value(offset).to_bytes(4, "little")
 
     def _value(self, offset: int) -> int:
-        if offset in self._constants:
-            return self._constants[offset]
         if offset == layout.REG_STATUS:
             return self.status
         if offset in _SCANOUT:
