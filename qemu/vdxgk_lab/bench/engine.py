@@ -8,12 +8,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from pyvfio_user import Access, DmaTable, SharedMemory
 from vdxgk.channel import layout
 from vdxgk.engine import DescriptorPath, Engine, MemoryPath
+from vdxgk_lab import processes
 from vdxgk_lab.bench.figures import Figure, Measure, compare, timed
 
 SIZE = 64 << 20
@@ -61,8 +63,16 @@ class Buffers:
             memory.close()
 
 
-def run(repetitions: int) -> Iterator[Figure]:
-    """Copy and CRC32, contiguous and scattered over 16,384 pages."""
+def run(program: Path, repetitions: int) -> Iterator[Figure]:
+    """Copy and CRC32, contiguous and scattered over 16,384 pages.
+
+    And what `program`, floor.c, needs for the same pages: what of the ratio is memory's.
+    """
+
+    def in_c() -> float:
+        command = [str(program), "pages", str(SIZE // PAGE)]
+        return int(processes.output(command)) / 1e9
+
     source = np.ones(SIZE, dtype=np.uint8)
     target = np.zeros(SIZE, dtype=np.uint8)
     memcpy = timed(lambda: np.copyto(target, source))
@@ -82,6 +92,7 @@ def run(repetitions: int) -> Iterator[Figure]:
                     buffers.forget()
                     return copy()
 
+                yield compare(f"{name}: by a loop in C", "memcpy", (memcpy, in_c), repetitions)
                 name += ", new"
                 yield compare(name, "memcpy", (memcpy, after_change), repetitions)
             name = f"engine CRC32, 64 MiB, {word}"

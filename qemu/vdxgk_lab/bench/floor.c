@@ -6,11 +6,13 @@
  *
  *	floor echo PATH			serves one connection after another
  *	floor client PATH echo|vfio OP FIRST COUNT WINDOW BAR:OFFSET
+ *	floor pages COUNT		copies so many pages, one by one in random order
  *
  * OP is read, write, map or unmap; FIRST is the number of mappings that are
  * there before (the others are made first for unmap).  WINDOW messages are
  * sent, each by a call of its own, then their replies are taken; 1 is the
- * synchronous case.  The client prints nanoseconds for COUNT operations.
+ * synchronous case.  The client prints nanoseconds for COUNT operations, and
+ * "pages" those for one copy of all, between files of memory like a guest's.
  *
  * Messages: vfio-user specification, "Header", "Commands".
  */
@@ -343,6 +345,54 @@ static void negotiate(struct client *client)
 		fail("DEVICE_GET_INFO");
 }
 
+static unsigned char *memory_file(size_t size)
+{
+	int fd = memfd_create("bench", MFD_CLOEXEC);
+	unsigned char *memory;
+
+	if (fd < 0 || ftruncate(fd, size))
+		fail("memfd");
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		fail("mmap");
+	memset(memory, 1, size);
+	return memory;
+}
+
+/* Where each page is: any order will do that no prefetcher foresees. */
+static size_t *shuffled(size_t count, uint64_t random)
+{
+	size_t *order = malloc(count * sizeof(*order)), i, other, kept;
+
+	if (!order)
+		fail("malloc");
+	for (i = 0; i < count; i++)
+		order[i] = i * PAGE;
+	for (i = count - 1; i; i--) {
+		random = random * 6364136223846793005ull + 1442695040888963407ull;
+		other = (random >> 33) % (i + 1);
+		kept = order[i];
+		order[i] = order[other];
+		order[other] = kept;
+	}
+	return order;
+}
+
+static void pages(size_t count)
+{
+	unsigned char *source = memory_file(count * PAGE), *target = memory_file(count * PAGE);
+	size_t *from = shuffled(count, 1), *to = shuffled(count, 2), i;
+	uint64_t start = 0;
+	int round;
+
+	for (round = 0; round < 2; round++) { /* the first does not count */
+		start = now();
+		for (i = 0; i < count; i++)
+			memcpy(target + to[i], source + from[i], PAGE);
+	}
+	printf("%llu\n", (unsigned long long)(now() - start));
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const names[] = { "read", "write", "map", "unmap" };
@@ -358,9 +408,14 @@ int main(int argc, char **argv)
 		echo(argv[2]);
 		return 0;
 	}
+	if (argc == 3 && !strcmp(argv[1], "pages")) {
+		pages(strtoul(argv[2], NULL, 0));
+		return 0;
+	}
 	if (argc != 9 || strcmp(argv[1], "client")) {
 		fputs("usage: floor echo PATH\n"
-		      "       floor client PATH echo|vfio OP FIRST COUNT WINDOW BAR:OFFSET\n",
+		      "       floor client PATH echo|vfio OP FIRST COUNT WINDOW BAR:OFFSET\n"
+		      "       floor pages COUNT\n",
 		      stderr);
 		return 2;
 	}

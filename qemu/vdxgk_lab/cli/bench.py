@@ -79,7 +79,7 @@ def bench(*, quick: bool, as_json: bool, guest: bool, curves: Path | None) -> No
 
 def _figures(floor: Path, directory: Path, count: int, repetitions: int) -> Iterator[Figure]:
     yield from wire.run(floor, directory, count, repetitions)
-    yield from engine.run(repetitions)
+    yield from engine.run(floor, repetitions)
     yield from frame.run(repetitions)
     yield serve.ready(directory, repetitions)
 
