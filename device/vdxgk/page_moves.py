@@ -3,7 +3,7 @@
 A page at a time costs Python more than the copy itself.  So whole pages of one
 file go by numpy, with an array of their numbers that is kept as long as the
 translation is.  They pass through a small buffer that stays in the processor's
-cache.
+cache, unless one side lies in one piece.
 """
 
 from __future__ import annotations
@@ -48,9 +48,16 @@ class Buffer:
         if pages is None or places is None:
             return False
         try:
-            for start in range(0, len(numbers), BATCH):
-                batch = self._take(pages, numbers[start : start + BATCH])
-                places[there[start : start + BATCH]] = batch
+            if len(target) == 1:  # one run: no need of a buffer between
+                first = int(there[0])
+                np.take(pages, numbers, out=places[first : first + len(numbers)], mode="clip")
+            elif len(source) == 1:
+                first = int(numbers[0])
+                places[there] = pages[first : first + len(numbers)]
+            else:
+                for start in range(0, len(numbers), BATCH):
+                    batch = self._take(pages, numbers[start : start + BATCH])
+                    places[there[start : start + BATCH]] = batch
         finally:
             target.wrote(target.iova, target.size)
         return True

@@ -26,9 +26,16 @@ MEMORY = "engine-test"
 
 
 class Machine:
-    """One file; two ranges of it in pieces of 1 to ``longest`` pages in a row."""
+    """One file; two ranges of it in pieces of 1 to ``longest`` pages in a row.
 
-    def __init__(self, descriptor: int, longest: int, seed: int = 1) -> None:
+    The one at ``whole`` lies in one piece; the other is of other pages, or of the same
+    if they are to be ``shared``.
+    """
+
+    def __init__(
+        self, descriptor: int, longest: int, *, whole: int = 0, shared: bool = False
+    ) -> None:
+        seed = 1
         self.table = DmaTable()
         self.descriptor = descriptor
         path = DescriptorPath(self.table)
@@ -44,6 +51,10 @@ class Machine:
         choose.shuffle(pieces)
         pages = [page for piece in pieces for page in piece]
         self.ranges = {SOURCE: pages[:PAGES], TARGET: pages[PAGES:]}
+        if whole:
+            first = 0 if shared else PAGES
+            other = [page for page in pages if first <= page < first + PAGES]
+            self.ranges = {SOURCE: other, TARGET: other, whole: list(range(PAGES))}
         for base, pages in self.ranges.items():
             for position, page in enumerate(pages):
                 self.map(base + position * PAGE, page)
@@ -126,6 +137,35 @@ def test_copy_and_crc_do_what_bytes_do(
         copied = machine.copy(source, target, size)
         assert (copied.status, copied.done) == (0, size)
         machine.expect_copied(source, target, size)
+    machine.table.clear()
+
+
+@pytest.mark.parametrize("whole", [SOURCE, TARGET], ids=["from", "to"])
+def test_from_one_piece_and_to_one_piece(descriptor: int, whole: int) -> None:
+    machine = Machine(descriptor, 1, whole=whole)
+    for source, target, size in (
+        (0, 0, PAGES * PAGE),
+        (PAGE, 3 * PAGE, 300 * PAGE),
+        (8, 8, 300 * PAGE),
+    ):
+        copied = machine.copy(source, target, size)
+        assert (copied.status, copied.done) == (0, size)
+        machine.expect_copied(source, target, size)
+    machine.table.clear()
+
+
+@pytest.mark.parametrize("whole", [SOURCE, TARGET], ids=["from", "to"])
+def test_one_piece_over_the_same_pages(memory: SharedMemory, whole: int) -> None:
+    """Which bytes come first is not told; pages stay whole, and others are not touched."""
+    machine = Machine(memory.fd, 1, whole=whole, shared=True)
+    before = bytes(machine.file)
+    copied = machine.copy(0, 0, 300 * PAGE)
+    assert (copied.status, copied.done) == (0, 300 * PAGE)
+    source = {before[page * PAGE :][:PAGE] for page in machine.ranges[SOURCE][:300]}
+    written = set(machine.ranges[TARGET][:300])
+    for page in range(2 * PAGES):
+        now = bytes(memory.view[page * PAGE : (page + 1) * PAGE])
+        assert now in source if page in written else now == before[page * PAGE :][:PAGE]
     machine.table.clear()
 
 
