@@ -1,4 +1,7 @@
-"""How rectangles are sent (RFC 6143, 7.7): raw, or ZRLE."""
+"""How rectangles are sent (RFC 6143, 7.7): raw, or ZRLE; and cursors.
+
+CURSOR_WITH_ALPHA is of the RFB community's list of extensions ("Cursor With Alpha").
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ RAW = 0
 ZRLE = 16
 DESKTOP_SIZE = -223
 CURSOR = -239
+CURSOR_WITH_ALPHA = -314
 
 _TILE = 64
 _TILE_RAW = b"\x00"
@@ -34,6 +38,17 @@ def cursor(picture: NDArray[np.uint8], pixel_format: PixelFormat) -> bytes:
     """
     pixels = pixel_format.convert(picture[..., 2::-1])
     return pixels.tobytes() + np.packbits(picture[..., 3] > 127, axis=1).tobytes()
+
+
+def cursor_with_alpha(picture: NDArray[np.uint8]) -> bytes:
+    """A cursor's pixels, raw: red, green, blue, each times alpha, and alpha.
+
+    Whatever the viewer's pixel format is.  ``picture`` as for ``cursor``.
+    """
+    alpha = picture[..., 3:].astype(np.uint16)
+    colours = (picture[..., 2::-1] * alpha + 127) // 255
+    pixels = np.concatenate((colours.astype(np.uint8), picture[..., 3:]), axis=2)
+    return struct.pack(">i", RAW) + pixels.tobytes()
 
 
 class Zrle:

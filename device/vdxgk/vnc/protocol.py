@@ -11,6 +11,8 @@ import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vdxgk.display.changes import Change
 from vdxgk.display.cursor import Cursor
 from vdxgk.vnc import encodings, pixel_format
@@ -25,6 +27,8 @@ _DISCARD = 1 << 16
 
 _SET_PIXEL_FORMAT, _SET_ENCODINGS, _UPDATE_REQUEST, _KEY, _POINTER, _CUT_TEXT = 0, 2, 3, 4, 5, 6
 _FRAMEBUFFER_UPDATE = 0
+_CURSORS = (encodings.CURSOR_WITH_ALPHA, encodings.CURSOR)  # the better one first
+_NO_CURSOR = np.zeros((0, 0, 4), np.uint8)
 
 
 class ProtocolError(Exception):
@@ -81,6 +85,7 @@ class Connection:
         self._resizes = False
         self.draws_cursor = False
         """Whether the viewer draws the cursor itself, where its own pointer is."""
+        self._cursor_encoding = encodings.CURSOR
         self._zrle = encodings.Zrle()
         self._input = bytearray()
         self._output = bytearray()
@@ -140,13 +145,14 @@ class Connection:
                 self._output += encodings.raw(change, self.pixel_format)
 
     def _update_cursor(self, cursor: Cursor | None) -> None:
-        if cursor is None:  # nothing to be seen
-            self._output += struct.pack(">4Hi", 0, 0, 0, 0, encodings.CURSOR)
-            return
-        height, width = cursor.picture.shape[:2]
-        place = cursor.hot_x, cursor.hot_y
-        self._output += struct.pack(">4Hi", *place, width, height, encodings.CURSOR)
-        self._output += encodings.cursor(cursor.picture, self.pixel_format)
+        picture = _NO_CURSOR if cursor is None else cursor.picture
+        height, width = picture.shape[:2]
+        place = (cursor.hot_x, cursor.hot_y) if cursor else (0, 0)
+        self._output += struct.pack(">4Hi", *place, width, height, self._cursor_encoding)
+        if self._cursor_encoding == encodings.CURSOR_WITH_ALPHA:
+            self._output += encodings.cursor_with_alpha(picture)
+        else:
+            self._output += encodings.cursor(picture, self.pixel_format)
 
     # ---- what comes in: each yield asks for so many bytes -------------------
 
@@ -200,4 +206,6 @@ class Connection:
         known = (item for item in offered if item in (encodings.RAW, encodings.ZRLE))
         self._encoding = next(known, encodings.RAW)
         self._resizes = encodings.DESKTOP_SIZE in offered
-        self.draws_cursor = encodings.CURSOR in offered
+        cursors = [item for item in _CURSORS if item in offered]
+        self.draws_cursor = bool(cursors)
+        self._cursor_encoding = cursors[0] if cursors else encodings.CURSOR

@@ -18,7 +18,14 @@ import pytest
 import structlog.testing
 
 from tests.unit.vdxgk.display.test_pipe import Rig, cursor
-from tests.unit.vdxgk.vnc.viewer import CURSOR, DESKTOP_SIZE, RAW, ZRLE, SocketViewer
+from tests.unit.vdxgk.vnc.viewer import (
+    CURSOR,
+    CURSOR_WITH_ALPHA,
+    DESKTOP_SIZE,
+    RAW,
+    ZRLE,
+    SocketViewer,
+)
 from tests.waiting import readable, wait_for
 from vdxgk.channel import layout
 from vdxgk.control import ControlError
@@ -240,6 +247,39 @@ def test_a_viewer_that_draws_the_cursor_gets_its_picture(
         viewer.request()
         viewer.update()
     assert np.array_equal(viewer.picture, under)
+
+
+def test_half_transparent_parts_of_a_cursor(served: Served, viewer: SocketViewer) -> None:
+    """For viewers that take them; what such a one draws is what the others are shown."""
+    rig = Rig()
+    rig.show(width=100, height=80)
+    served.display.pipe = rig.pipe
+    under = rig.display.picture()
+    picture = np.random.default_rng(3).integers(0, 256, (64, 64, 4), np.uint8)
+    at = layout.SHARED_CURSOR_PICTURE
+    rig.shared[at : at + picture.size] = picture.tobytes()
+    cursor(rig, 20, 10, hot_x=4, hot_y=6)
+    viewer.encodings(RAW, DESKTOP_SIZE, CURSOR, CURSOR_WITH_ALPHA)
+    while viewer.translucent is None or (viewer.width, viewer.height) != (100, 80):
+        viewer.request()
+        viewer.update()
+    assert viewer.cursor is None
+    assert np.array_equal(viewer.picture, under)
+    hot_x, hot_y, pixels = viewer.translucent
+    assert (hot_x, hot_y) == (4, 6)
+    assert np.array_equal(pixels[..., 3], picture[..., 3])
+    alpha = picture[..., 3:].astype(int)
+    assert np.abs(pixels[..., :3].astype(int) * 255 - picture[..., 2::-1] * alpha).max() <= 128
+    # Over the screen, it is what the device itself would have drawn.
+    shown = viewer.picture.astype(int)
+    part = shown[10 - 6 : 10 - 6 + 64, 20 - 4 : 20 - 4 + 64]
+    part[...] = pixels[..., :3] + part * (255 - alpha) / 255
+    assert np.abs(shown - rig.display.picture()).max() <= 1
+
+    cursor(rig, 20, 10, flags=0)
+    while viewer.translucent[2].size:
+        viewer.request()
+        viewer.update()
 
 
 def test_without_descriptors_viewers_wait_and_are_served_later(served: Served) -> None:

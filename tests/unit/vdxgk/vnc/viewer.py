@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-RAW, ZRLE, DESKTOP_SIZE, CURSOR = 0, 16, -223, -239
+RAW, ZRLE, DESKTOP_SIZE, CURSOR, CURSOR_WITH_ALPHA = 0, 16, -223, -239, -314
 LIMIT = 30
 
 Receive = Callable[[int], bytes]
@@ -45,6 +45,8 @@ class TestViewer:
         self.rectangles: list[tuple[int, int, int, int, int]] = []
         self.cursor: tuple[int, int, NDArray[np.uint8], NDArray[np.bool_]] | None = None
         """Hot spot, pixels, and which of them are opaque."""
+        self.translucent: tuple[int, int, NDArray[np.uint8]] | None = None
+        """Hot spot; red, green and blue, each times alpha, and alpha."""
         self._inflate = zlib.decompressobj()
 
     def encodings(self, *numbers: int) -> None:
@@ -77,6 +79,11 @@ class TestViewer:
                 mask = np.frombuffer(self._receive(row * height), np.uint8).reshape(height, row)
                 opaque = np.unpackbits(mask, axis=1)[:, :width].astype(np.bool_)
                 self.cursor = (x, y, pixels, opaque)
+                continue
+            if encoding == CURSOR_WITH_ALPHA:
+                assert struct.unpack(">i", self._receive(4)) == (RAW,)
+                data = np.frombuffer(self._receive(4 * width * height), np.uint8)
+                self.translucent = (x, y, data.reshape(height, width, 4))
                 continue
             assert x + width <= self.width
             assert y + height <= self.height
