@@ -9,12 +9,14 @@ from pyvfio_user import (
     Bar,
     ConfigSpace,
     Device,
+    DeviceObserver,
     DmaPolicy,
     IoEventfd,
     MsixCapability,
     SharedMemory,
     VendorCapability,
 )
+from pyvfio_user.bulk import PIECE
 from pyvfio_user.hot import Outgoing
 from pyvfio_user.session import Session
 from pyvfio_user.trace import TraceWriter
@@ -22,6 +24,10 @@ from pyvfio_user.version import Capabilities
 
 PROPOSAL = b'\0\0\0\0{"capabilities":{"max_data_xfer_size":65536,"write_multiple":true}}\0'
 GREETING = struct.pack("=HHIII", 0, 1, 16 + len(PROPOSAL), 0, 0) + PROPOSAL
+
+
+Piece = tuple[bytes, list[int], bool]
+"""What one receive brings: bytes, descriptors, whether some are missing."""
 
 
 class Silent:
@@ -61,7 +67,12 @@ class State:
 class FuzzedDevice:
     """Use as a context manager; at its end all must be gone and no handler have failed."""
 
-    def __init__(self, policy: DmaPolicy, trace: TraceWriter | None = None) -> None:
+    def __init__(
+        self,
+        policy: DmaPolicy,
+        trace: TraceWriter | None = None,
+        observer: DeviceObserver | None = None,
+    ) -> None:
         """With a trace, every message goes the session's general way."""
         self.guest_memory = os.memfd_create("guest")
         os.ftruncate(self.guest_memory, 1 << 20)
@@ -74,7 +85,7 @@ class FuzzedDevice:
             0: Bar(0x4000, memory=self._shared, mmap_areas=[(0x1000, 0x1000)], is_64bit=True),
             4: Bar(0x1000, ioeventfds=[IoEventfd(0x10, 4, self._doorbell)]),
         }
-        self.device = Device(config, bars, migratable=State(), dma_policy=policy)
+        self.device = Device(config, bars, observer=observer, migratable=State(), dma_policy=policy)
         self.log = Silent()
         offer = Capabilities(16, 131072, True)
         self.session = Session(self.device, self.log, lambda _: None, offer=offer, trace=trace)
@@ -104,3 +115,14 @@ class FuzzedDevice:
         space = self.session.connection.get_buffer()
         space[: len(data)] = data
         return self.session.receive(len(data), descriptors)
+
+    def feed_pieces(self, pieces: list[Piece]) -> list[Outgoing]:
+        """Deliver chunks as one call has received them, each with its descriptors, or too few."""
+        room = memoryview(b"".join(data.ljust(PIECE) for data, _, _ in pieces))
+        found = [
+            (at * PIECE, at * PIECE + len(data), descriptors, short)
+            for at, (data, descriptors, short) in enumerate(pieces)
+        ]
+        outgoing: list[Outgoing] = []
+        self.session.receive_many(room, found, outgoing)
+        return outgoing

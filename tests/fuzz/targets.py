@@ -11,13 +11,17 @@ import struct
 from dataclasses import dataclass
 
 from pyvfio_user import Access, DmaFault, DmaPolicy, DmaTable, RemoteProtocolError
+from pyvfio_user.bulk import PIECES
+from pyvfio_user.connection import close_descriptors
+from pyvfio_user.hot import Outgoing
 from pyvfio_user.wire import RULES
 
-from .device import FuzzedDevice
+from .device import FuzzedDevice, Piece
 from .hostile_guest import torment
 
 PAGE = 0x1000
 COMMANDS = [*RULES, 0, 14, 0xFFFF]
+IN_A_ROW = 0x20  # in the byte that says how: with the next message
 RAW = 0xC0  # from here on a chunk of the stream instead of a message
 
 
@@ -51,6 +55,8 @@ def session(data: bytes) -> int:
     before = len(os.listdir("/proc/self/fd"))
     messages = 0
     in_step = True  # no nonsense has been sent yet
+    row: list[Piece] = []  # messages that will have come in one call
+    due = 0
     with FuzzedDevice(policy) as fuzzed:
         while program and not fuzzed.session.closing:
             operation = program.byte()
@@ -59,20 +65,42 @@ def session(data: bytes) -> int:
                 in_step = False
                 continue
             messages += 1
-            message, descriptors, is_due = _message(program, operation, fuzzed.guest_memory)
-            cut = program.byte() % len(message) if operation & 0x80 else 0
-            outgoing = fuzzed.feed(message[:cut]) if cut else []
-            outgoing = outgoing + fuzzed.feed(message[cut:], descriptors)
-            assert not in_step or len(outgoing) == is_due, message
-            for reply, _ in outgoing:
-                _, _, size, flags, error = struct.unpack_from("=HHIII", reply)
-                assert size == len(reply)
-                assert flags == (0x21 if error else 1)
+            piece, is_due = _message(program, operation, fuzzed.guest_memory)
+            row.append(piece)
+            due += is_due
+            if piece[0][0] & IN_A_ROW and len(row) < PIECES and program:
+                continue
+            if len(row) == 1:
+                message, descriptors, _ = piece
+                cut = program.byte() % len(message) if operation & 0x80 else 0
+                outgoing = fuzzed.feed(message[:cut]) if cut else []
+                outgoing = outgoing + fuzzed.feed(message[cut:], descriptors)
+            else:
+                outgoing = fuzzed.feed_pieces(row)
+            assert not in_step or _count(outgoing) == due, row
+            row, due = [], 0
+        for _, descriptors, _ in row:
+            close_descriptors(descriptors)
     assert len(os.listdir("/proc/self/fd")) == before, "a descriptor leaked"
     return messages
 
 
-def _message(program: Program, operation: int, memory: int) -> tuple[bytes, list[int], bool]:
+def _count(outgoing: list[Outgoing]) -> int:
+    """Check the answers' headers."""
+    count = 0
+    for replies, _ in outgoing:
+        rest = replies
+        while rest:
+            _, _, size, flags, error = struct.unpack_from("=HHIII", rest)
+            assert 16 <= size <= len(rest)
+            assert flags == (0x21 if error else 1)
+            rest = rest[size:]
+            count += 1
+    return count
+
+
+def _message(program: Program, operation: int, memory: int) -> tuple[Piece, bool]:
+    """A message, and whether an answer is due."""
     command = COMMANDS[operation % len(COMMANDS)]
     how = program.byte()
     payload = bytearray(program.take(program.byte()))
@@ -86,7 +114,7 @@ def _message(program: Program, operation: int, memory: int) -> tuple[bytes, list
     flags = 0x10 if how & 2 else 0
     descriptors = [os.dup(memory) if how & 0x10 else os.eventfd(0) for _ in range(how >> 2 & 3)]
     header = struct.pack("=HHIII", how, command, 16 + len(payload), flags, 0)
-    return header + payload, descriptors, not flags
+    return (header + payload, descriptors, False), not flags
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,21 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 	return count;
 }
 
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags,
+	     struct timespec *timeout)
+{
+	size_t whole = messages->msg_hdr.msg_iov->iov_len, part = whole;
+	int received;
+
+	TRANSFER("recvmmsg", fd, part);
+	if (part < whole)
+		count = 1;
+	messages->msg_hdr.msg_iov->iov_len = part;
+	received = REAL(recvmmsg)(fd, messages, count, flags, timeout);
+	messages->msg_hdr.msg_iov->iov_len = whole;
+	return received;
+}
+
 ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	struct msghdr less = *message;

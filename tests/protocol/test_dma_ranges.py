@@ -7,11 +7,13 @@ import fcntl
 import os
 import resource
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from pyvfio_user import Access
+from pyvfio_user.bulk import BulkReceiver, Piece
 
 from .rig import PAGE, Asker, Raw, Rig, open_descriptors
 
@@ -283,6 +285,68 @@ class TestWhatQemuSends:
                 raw.message(DMA_UNMAP, unmap_payload(page * PAGE, PAGE))
             assert all(raw.reply()[3] == 0 for _ in pages)
         assert layout(rig) == []
+
+
+class TestInARow:
+    """What a client sends ahead is received, carried out and answered together."""
+
+    def test_all_of_it_in_order(
+        self, rig: Rig, raw: Raw, memory: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Among it: a write longer than what a piece holds, a message in two, one without."""
+        together: list[int] = []
+        receive = BulkReceiver.receive
+
+        def counted(bulk: BulkReceiver, descriptor: int) -> list[Piece]:
+            pieces = receive(bulk, descriptor)
+            together.append(len(pieces))
+            return pieces
+
+        monkeypatch.setattr(BulkReceiver, "receive", counted)
+        rig.registers.gate = gate = threading.Event()
+        read = struct.pack("=QII", 0, 2, 4)
+        raw.message(9, read, message_id=0)  # until all the rest is there
+        pages = range(50)  # the socket takes a few more before it makes its sender wait
+        for page in pages:
+            if page == 30:
+                data = bytes(range(256)) * 10
+                write = struct.pack("=QII", 0x100, 2, len(data)) + data
+                raw.message(10, write, message_id=1000)
+            payload = map_payload(page * PAGE, PAGE, offset=page * PAGE)
+            message = struct.pack("=HHIII", 1 + page, DMA_MAP, 48, 0, 0) + payload
+            if page == 35:
+                raw.send(message[:20], (memory,))
+                raw.send(message[20:])
+            else:
+                raw.send(message, () if page == 40 else (memory,))
+        unmaps = [
+            struct.pack("=HHIII", 2000 + page, DMA_UNMAP, 40, 0, 0)
+            + unmap_payload(page * PAGE, PAGE)
+            for page in pages
+        ]
+        raw.send(b"".join(unmaps))
+        gate.set()
+        sent = [0, *(1 + page for page in pages), *(2000 + page for page in pages)]
+        sent.insert(31, 1000)
+        found = [raw.reply() for _ in sent]
+        assert [(number, error) for number, _, _, error, _ in found] == [(i, 0) for i in sent]
+        assert rig.registers.bytes[0x100:0xB00] == data
+        mapped = [("mapped", page * PAGE, PAGE) for page in pages]
+        unmapped = [("unmapped", page * PAGE, PAGE, 1) for page in pages]
+        assert rig.observer.events == [("connected",), *mapped, *unmapped]
+        assert layout(rig) == []
+        assert max(together) > len(pages)
+
+    def test_a_client_that_leaves_is_no_leak(self, rig: Rig, raw: Raw, memory: int) -> None:
+        """The fixture counts the descriptors."""
+        rig.registers.gate = gate = threading.Event()
+        raw.message(9, struct.pack("=QII", 0, 2, 4))
+        for page in range(50):
+            raw.message(DMA_MAP, map_payload(page * PAGE, PAGE), descriptors=(memory,))
+        raw.send(struct.pack("=HHIII", 1, DMA_MAP, 48, 0, 0), (memory,))
+        raw.close()
+        gate.set()
+        assert rig.observer.gone.wait(30)
 
 
 class TestHostileFiles:

@@ -76,6 +76,7 @@ SERVING = (
     Case("poll", "gpu.vnc", (errno.ENOMEM, errno.EINTR)),
     Case("setsockopt", "gpu.sock", (errno.ENOMEM,)),
     Case("recvmsg", "gpu.sock", (errno.ENOMEM, errno.ECONNRESET, *INTERRUPTED)),
+    Case("recvmmsg", "gpu.sock", (errno.ENOSYS, errno.ENOMEM, *INTERRUPTED)),
     Case("sendto", "gpu.sock", (*GONE, *INTERRUPTED)),
     Case("sendmsg", "gpu.sock", (*GONE, *INTERRUPTED)),
     Case("shutdown", "gpu.sock", (errno.ENOTCONN,)),

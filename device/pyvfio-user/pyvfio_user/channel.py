@@ -8,11 +8,13 @@ import socket
 import struct
 import threading
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from .ancillary import ROOM, descriptors_of
+from .bulk import BulkReceiver, Piece
 from .connection import Connection, close_descriptors
 from .errors import ConnectionLost
-from .wire import MAX_DESCRIPTORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +27,9 @@ SEND_LIMIT = 10.0  # seconds; a client that takes no answers is given up
 PATIENCE = 4
 ASK_AGAIN = 16
 
-_INT = struct.calcsize("i")
-_RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-_ANCILLARY = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * _INT)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)  # plain numbers: operators of enumerations are slow
-_AT_ONCE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _TIMEVAL = struct.Struct("@ll")
-_one_int = struct.Struct("@i").unpack
 
 Received = tuple[int, list[int], bool]
 """Bytes, of which none is the end; descriptors; whether the kernel lost some."""
@@ -58,36 +55,31 @@ class Channel:
         Raises TimeoutError at the deadline, else ConnectionLost.
         """
         try:
-            return self._received(connection, _CLOEXEC)
+            count, ancillary, flags, _ = self._receive([connection.get_buffer()], ROOM, _CLOEXEC)
         except BlockingIOError:
             raise TimeoutError("no answer in time") from None
         except OSError as error:
             raise ConnectionLost(str(error)) from error
+        if not ancillary and not flags & _TRUNCATED:
+            return count, [], False
+        return count, descriptors_of(ancillary), bool(flags & _TRUNCATED)
 
-    def receive_more(self, connection: Connection) -> Received | None:
-        """Receive what has come already, as far as it is worth asking; None for nothing.
+    def receive_more(self) -> list[Piece]:
+        """Receive what has come already into `bulk`, as far as it is worth asking.
 
         A client that has sent nothing ahead for a while is asked now and then.
-        Raises ConnectionLost.
         """
         self._asked += 1
         if self._misses >= PATIENCE and self._asked % ASK_AGAIN:
-            return None
-        try:
-            found = self._received(connection, _AT_ONCE)
-        except BlockingIOError:
-            self._misses += 1
-            return None
-        except OSError as error:
-            raise ConnectionLost(str(error)) from error
-        self._misses = 0
-        return found
+            return []
+        pieces = self.bulk.receive(self._socket.fileno())
+        self._misses = 0 if pieces else self._misses + 1
+        return pieces
 
-    def _received(self, connection: Connection, how: int) -> Received:
-        count, ancillary, flags, _ = self._receive([connection.get_buffer()], _ANCILLARY, how)
-        if not ancillary and not flags & _TRUNCATED:
-            return count, [], False
-        return count, _descriptors(ancillary), bool(flags & _TRUNCATED)
+    @cached_property
+    def bulk(self) -> BulkReceiver:
+        """Where `receive_more` receives to.  Few clients send ahead."""
+        return BulkReceiver()
 
     def set_deadline(self, deadline: float | None) -> None:
         """Limit the next receive to a moment of time.monotonic(); None for no limit.
@@ -183,21 +175,9 @@ def hang_up(connected: socket.socket) -> None:
         scratch = bytearray(1 << 16)
         # Bounded: after the shutdown nothing can be added to the queue.
         while True:
-            count, ancillary, _, _ = connected.recvmsg_into([scratch], _ANCILLARY, _CLOEXEC)
-            close_descriptors(_descriptors(ancillary))
+            count, ancillary, _, _ = connected.recvmsg_into([scratch], ROOM, _CLOEXEC)
+            close_descriptors(descriptors_of(ancillary))
             if not count:
                 break
     with contextlib.suppress(OSError):
         connected.close()
-
-
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    if len(ancillary) == 1 and len(ancillary[0][2]) == _INT:  # every DMA_MAP brings one
-        level, kind, data = ancillary[0]
-        return [*_one_int(data)] if (level, kind) == _RIGHTS else []
-    descriptors: list[int] = []
-    for level, kind, data in ancillary:
-        if (level, kind) == _RIGHTS:
-            whole = len(data) - len(data) % _INT
-            descriptors += array.array("i", data[:whole])
-    return descriptors

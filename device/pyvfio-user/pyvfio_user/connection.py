@@ -10,7 +10,6 @@ longer message is thrown away as it comes: the stream stays in step.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -31,8 +30,10 @@ def close_descriptor(descriptor: int) -> None:
     Linux lets go of the descriptor whatever close() says; what it says is the
     file system's last word, which a client may have written itself.
     """
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105 - contextlib.suppress costs more than the close
         os.close(descriptor)
+    except OSError:
+        pass
 
 
 def close_descriptors(descriptors: list[int]) -> None:
@@ -58,6 +59,11 @@ class Connection:
     def is_plain(self) -> bool:
         """Whether what comes next begins a message, or continues one that is only bytes so far."""
         return not (self._skip or self._descriptors or self._short)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether what comes next begins a message."""
+        return self.start == self.end and self.is_plain
 
     def get_buffer(self) -> memoryview:
         """Return the space for the next receive; earlier payloads become invalid."""

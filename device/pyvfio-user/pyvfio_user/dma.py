@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -93,6 +94,7 @@ class DmaTable:
         self._mappings: dict[int, Mapping] = {}  # by their first address
         self._starts = SortedAddresses()  # the same addresses, in order
         self._backings: dict[tuple[int, int], Backing] = {}
+        self._latest: Backing | None = None  # of them, the one named last
         self._translations: dict[tuple[int, int, int], Translation] = {}
         self._kept = 0  # runs in them
 
@@ -131,7 +133,8 @@ class DmaTable:
                 self._carve(overlap, iova, iova + size)
             self._mappings[iova] = mapping
             self._starts.add(iova)
-            self._changed()
+            if self._translations:
+                self._changed()
             return mapping
 
     def unmap(self, iova: int, size: int) -> int:
@@ -145,8 +148,16 @@ class DmaTable:
                 raise RemoteProtocolError(errno.EINVAL, "the range wraps 2^64")
             exact = self._mappings.get(iova)
             if exact is not None and exact.size == size:
-                self._forget(exact)
-                self._drop(exact.backing)
+                # Nearly always so: what follows is `_forget` and `_drop` without their calls.
+                del self._mappings[iova]
+                self._starts.remove(iova)
+                if self._translations:
+                    self._changed()
+                backing = exact.backing
+                if backing is not None and backing.mappings > 1:
+                    backing.mappings -= 1
+                else:
+                    self._drop(backing)
                 removed = 1
             elif self.policy == "strict":
                 code = errno.ENOENT if size else errno.EINVAL
@@ -155,12 +166,67 @@ class DmaTable:
                 overlap = self._overlapping(iova, iova + size)
                 self._carve(overlap, iova, iova + size)
                 removed = len(overlap)
-            self.statistics.unmaps += 1
-            self.statistics.removed += removed
-            self.statistics.unmatched += not removed
-            if self.watcher is not None and removed:
+            statistics = self.statistics
+            statistics.unmaps += 1
+            statistics.removed += removed
+            if not removed:
+                statistics.unmatched += 1
+            elif self.watcher is not None:
                 self.watcher.unmapped(iova, size)
             return removed
+
+    def map_more(self, wanted: Iterable[tuple[int, int, Access, int, int]]) -> list[Mapping]:
+        """Add ranges, from the first on, as far as that is plain; return their mappings.
+
+        What `map` does with each, for less.  Plain is a range that is free, of the file
+        that was named last.  Takes over the descriptors of what it returns, no others.
+        """
+        added: list[Mapping] = []
+        file, mappings, starts = self._latest, self._mappings, self._starts
+        with self.lock:
+            if file is None or not file.mappings:
+                return added
+            for iova, size, access, descriptor, offset in wanted:
+                end = iova + size
+                if not size or end > ADDRESS_END or offset + size > file.size:
+                    break
+                last = starts.last_before(end)
+                if last is not None and last + mappings[last].size > iova:
+                    break
+                if len(mappings) >= self.max_mappings or not file.is_opened_as(descriptor):
+                    break
+                close_descriptor(descriptor)
+                mapping = tuple.__new__(Mapping, (iova, size, access, file, offset))
+                mappings[iova] = mapping
+                starts.add(iova)
+                added.append(mapping)
+            file.mappings += len(added)
+            self.statistics.maps += len(added)
+            self._changed()
+        return added
+
+    def unmap_more(self, ranges: Iterable[tuple[int, int]]) -> int:
+        """Remove ranges, from the first on, as far as each is one mapping; return how many.
+
+        What `unmap` does with each, for less.
+        """
+        count = 0
+        mappings, forget, watcher = self._mappings, self._starts.remove, self.watcher
+        with self.lock:
+            for iova, size in ranges:
+                exact = mappings.get(iova)
+                if exact is None or exact.size != size:
+                    break
+                del mappings[iova]
+                forget(iova)
+                self._drop(exact.backing)
+                if watcher is not None:
+                    watcher.unmapped(iova, size)
+                count += 1
+            self._changed()
+            self.statistics.unmaps += count
+            self.statistics.removed += count
+        return count
 
     def unmap_all(self) -> int:
         """Remove everything, as the client asked; return how many mappings there were."""
@@ -299,9 +365,8 @@ class DmaTable:
 
     def _changed(self) -> None:
         """Forget the translations: any of them may be of the range that changes."""
-        if self._translations:
-            self._translations.clear()
-            self._kept = 0
+        self._translations.clear()
+        self._kept = 0
 
     def _fault(self, address: int, wanted: Access, reason: FaultReason) -> DmaFault:
         self.statistics.faults += 1
@@ -314,7 +379,7 @@ class DmaTable:
         if last is None or start >= end:
             return []
         mapping = self._mappings[last]
-        if mapping.end <= start:  # and so do all before it: they are disjoint
+        if last + mapping.size <= start:  # and so do all before it: they are disjoint
             return []
         if last <= start:
             return [mapping]
@@ -369,6 +434,11 @@ class DmaTable:
         """The file behind a descriptor, with one more mapping."""
         if descriptor is None:
             return None
+        latest = self._latest
+        if latest is not None and latest.mappings and latest.is_opened_as(descriptor):
+            close_descriptor(descriptor)
+            latest.mappings += 1
+            return latest
         try:
             status = os.fstat(descriptor)
             known = self._backings.get((status.st_dev, status.st_ino))
@@ -379,6 +449,7 @@ class DmaTable:
         if known is not None and fits and (known.mappings or known.try_acquire()):
             close_descriptor(descriptor)
             known.mappings += 1
+            self._latest = known
             return known
         # Not known, or of a file known by a descriptor that cannot write this one can.
         backing = Backing(descriptor)
@@ -386,7 +457,7 @@ class DmaTable:
         backing.mappings = 1
         # Those that others than this table let go of last are still listed.
         self._backings = {key: file for key, file in self._backings.items() if file.is_live}
-        self._backings[backing.identity] = backing
+        self._backings[backing.identity] = self._latest = backing
         return backing
 
     def _drop(self, backing: Backing | None) -> None:

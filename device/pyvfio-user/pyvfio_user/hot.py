@@ -11,36 +11,48 @@ import struct
 from typing import TYPE_CHECKING
 
 from . import wire
-from .errors import Access
+from .runs import ACCESSES, LONGEST, Runs
 from .wire import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from .bulk import Piece
     from .device import Device
 
-Outgoing = tuple[bytes, tuple[int, ...]]  # a message, and the descriptors that go with it
+Outgoing = tuple[bytes, tuple[int, ...]]  # messages, and the descriptors that go with them
 
 SMALL = 8  # bytes: the largest access of a register
-ACCESSES = tuple(Access(flags) for flags in range(wire.DMA_MAP_FLAGS + 1))
 
 
 def _with_header(fields: struct.Struct) -> struct.Struct:
     return struct.Struct(wire.HEADER.format + fields.format[1:])
 
 
+def _asked(fields: struct.Struct) -> struct.Struct:
+    """What of a request is not yet known: its number, its flags, and the fields."""
+    return struct.Struct("=H6xI4x" + fields.format[1:])
+
+
 # Names of their own, and plain numbers: each look-up less counts here.
 _KIND = struct.Struct("=xxHI")  # of a header: command, size
 _pack_header, _HEADER_SIZE = wire.HEADER.pack, wire.HEADER_SIZE
+_REPLY, _NO_REPLY = wire.TYPE_REPLY, wire.FLAG_NO_REPLY
 _ACCESS = _with_header(wire.REGION_ACCESS)
-_unpack_access, _pack_access, _ACCESS_SIZE = _ACCESS.unpack_from, _ACCESS.pack, _ACCESS.size
-_MAP = _with_header(wire.DMA_MAP)
+_pack_access, _ACCESS_SIZE = _ACCESS.pack, _ACCESS.size
+_unpack_access = _asked(wire.REGION_ACCESS).unpack_from
+_MAP = _asked(wire.DMA_MAP)
 _unpack_map, _MAP_SIZE, _MAP_ARGSZ = _MAP.unpack_from, _MAP.size, wire.DMA_MAP.size
 _UNMAP = _with_header(wire.DMA_UNMAP)
-_unpack_unmap, _pack_unmap, _UNMAP_SIZE = _UNMAP.unpack_from, _UNMAP.pack, _UNMAP.size
-_UNMAP_ARGSZ = wire.DMA_UNMAP.size
+_pack_unmap, _UNMAP_SIZE, _UNMAP_ARGSZ = _UNMAP.pack, _UNMAP.size, wire.DMA_UNMAP.size
+_unpack_unmap = _asked(wire.DMA_UNMAP).unpack_from
+_READ, _WRITE, _MAPS, _UNMAPS = (
+    int(Command.REGION_READ),
+    int(Command.REGION_WRITE),
+    int(Command.DMA_MAP),
+    int(Command.DMA_UNMAP),
+)
 _MAP_FLAGS = wire.DMA_MAP_FLAGS
-_REPLY, _NO_REPLY = wire.TYPE_REPLY, wire.FLAG_NO_REPLY
 
 
 class HotPath:
@@ -56,6 +68,7 @@ class HotPath:
         self._regions = device.regions
         self._dma = device.dma
         self._observer = device.observer
+        self._runs = Runs(device, observer_failed)
         self._failed = failed
         self._observer_failed = observer_failed
         self._common: dict[int, Callable[[memoryview, int, int, list[int]], bytes | None]] = {
@@ -77,15 +90,24 @@ class HotPath:
 
         `descriptors` came with the last of them, which takes them or is left.
         """
+        in_runs = True
         kind, common, answered = _KIND.unpack_from, self._common, outgoing.append
+        none: list[int] = []
         while end - start >= _HEADER_SIZE:
             command, size = kind(buffer, start)
             stop = start + size
             handler = common.get(command)
             if handler is None or stop > end:
                 break
+            if command == _UNMAPS and end - stop >= _UNMAP_SIZE and in_runs and not descriptors:
+                replies = self._runs.unmap(buffer[start:end])
+                in_runs = len(replies) == LONGEST * _UNMAP_SIZE  # else what follows is not plain
+                if replies:
+                    answered((replies, ()))
+                    start += len(replies)
+                    continue
             try:
-                reply = handler(buffer, start, stop, descriptors if stop == end else [])
+                reply = handler(buffer, start, stop, descriptors if stop == end else none)
             except Exception as error:
                 message_id, _, _, flags, _ = wire.HEADER.unpack_from(buffer, start)
                 code = self._failed(command, error)
@@ -97,40 +119,47 @@ class HotPath:
             start = stop
         return start
 
+    def answer_pieces(
+        self, buffer: memoryview, pieces: Sequence[Piece], outgoing: list[Outgoing]
+    ) -> int:
+        """Answer what came in pieces from the first on; return how many are answered whole."""
+        count, replies = self._runs.map(buffer, pieces)
+        if count:
+            outgoing.append((replies, ()))
+        return count
+
     # ---- one method for each command: the reply, if there is one; None for what is not common ----
 
     def _read(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         size = stop - start
         if size != _ACCESS_SIZE or fds:
             return None
-        message_id, command, _, flags, _, offset, index, count = _unpack_access(buffer, start)
+        message_id, flags, offset, index, count = _unpack_access(buffer, start)
         bar = self._regions.get(index)
         if flags or bar is None or count > SMALL or offset + count > bar.size:
             return None
         data = bar.read(offset, count)
         size += count
-        return _pack_access(message_id, command, size, _REPLY, 0, offset, index, count) + data
+        return _pack_access(message_id, _READ, size, _REPLY, 0, offset, index, count) + data
 
     def _write(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         if stop - start < _ACCESS_SIZE or fds:
             return None
-        message_id, command, size, flags, _, offset, index, count = _unpack_access(buffer, start)
+        message_id, flags, offset, index, count = _unpack_access(buffer, start)
         bar = self._regions.get(index)
         if flags & ~_NO_REPLY or bar is None or count > SMALL or offset + count > bar.size:
             return None
-        if size != _ACCESS_SIZE + count:
+        if stop - start != _ACCESS_SIZE + count:
             return None
         bar.write(offset, bytes(buffer[start + _ACCESS_SIZE : stop]))
         if flags:
             return b""
-        return _pack_access(message_id, command, _ACCESS_SIZE, _REPLY, 0, offset, index, count)
+        return _pack_access(message_id, _WRITE, _ACCESS_SIZE, _REPLY, 0, offset, index, count)
 
     def _map(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         if stop - start != _MAP_SIZE or len(fds) > 1:
             return None
-        message_id, command, _, bits, _, argsz, flags, offset, iova, size = _unpack_map(
-            buffer, start
-        )
+        message_id, bits, argsz, flags, offset, iova, size = _unpack_map(buffer, start)
         if bits or argsz != _MAP_ARGSZ or flags > _MAP_FLAGS:
             return None
         descriptor = fds.pop() if fds else None
@@ -139,14 +168,12 @@ class HotPath:
             self._observer.dma_mapped(mapping)
         except Exception as error:
             self._observer_failed("dma_mapped", error)
-        return _pack_header(message_id, command, _HEADER_SIZE, _REPLY, 0)
+        return _pack_header(message_id, _MAPS, _HEADER_SIZE, _REPLY, 0)
 
     def _unmap(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         if stop - start != _UNMAP_SIZE or fds:
             return None
-        message_id, command, length, bits, _, argsz, flags, iova, size = _unpack_unmap(
-            buffer, start
-        )
+        message_id, bits, argsz, flags, iova, size = _unpack_unmap(buffer, start)
         if bits or argsz < _UNMAP_ARGSZ or flags:
             return None
         removed = self._dma.unmap(iova, size)
@@ -154,4 +181,4 @@ class HotPath:
             self._observer.dma_unmapped(iova, size, removed)
         except Exception as error:
             self._observer_failed("dma_unmapped", error)
-        return _pack_unmap(message_id, command, length, _REPLY, 0, argsz, flags, iova, size)
+        return _pack_unmap(message_id, _UNMAPS, _UNMAP_SIZE, _REPLY, 0, argsz, 0, iova, size)

@@ -7,7 +7,7 @@ such as QEMU stands still until it comes.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import feature, version, wire
@@ -15,11 +15,13 @@ from .addresses import ADDRESS_END
 from .connection import Connection, close_descriptors
 from .device import CONFIG_REGION, REGIONS, Device
 from .errors import RemoteProtocolError
-from .hot import ACCESSES, HotPath, Outgoing
+from .hot import HotPath, Outgoing
 from .irq import IrqType
+from .runs import ACCESSES
 from .wire import Command, Message
 
 if TYPE_CHECKING:
+    from .bulk import Piece
     from .log import Logger
     from .trace import TraceWriter
 
@@ -105,6 +107,29 @@ class Session:
             self._log.warning("stream_lost", reason=str(error))
             self.closing = True
         return outgoing
+
+    def receive_many(
+        self, buffer: memoryview, pieces: Sequence[Piece], outgoing: list[Outgoing]
+    ) -> None:
+        """Handle what came in pieces beside the connection's buffer; append the answers.
+
+        Takes over the descriptors, even when this raises.
+        """
+        connection, hot = self.connection, self._hot
+        at = 0
+        try:
+            while at < len(pieces) and not self.closing:
+                if hot is not None and connection.is_empty:
+                    at += hot.answer_pieces(buffer, pieces[at:], outgoing)
+                    if at == len(pieces):
+                        break
+                start, end, fresh, short = pieces[at]
+                at += 1
+                connection.get_buffer()[: end - start] = buffer[start:end]
+                self.receive(end - start, fresh, short=short, after=outgoing)
+        finally:
+            for _, _, fresh, _ in pieces[at:]:
+                close_descriptors(fresh)
 
     def lost(self) -> None:
         """The client has gone: let go of all that was its own ("Client Disconnection")."""

@@ -288,12 +288,13 @@ class Server:
         outgoing = session.receive(count, descriptors, short=short)
         # A receive ends behind a message with descriptors.  If more has come
         # meanwhile, the answers can go together.
-        while has_descriptors and not session.closing and len(outgoing) < MOST_JOINED:
-            more = channel.receive_more(session.connection)
-            if more is None or not more[0]:  # the next receive says again that it is the end
+        joined = 0
+        while has_descriptors and not session.closing and joined < MOST_JOINED:
+            pieces = channel.receive_more()
+            if not pieces:
                 break
-            count, descriptors, short = more
-            session.receive(count, descriptors, short=short, after=outgoing)
+            session.receive_many(channel.bulk.buffer, pieces, outgoing)
+            joined += len(pieces)
         if outgoing:
             self._deliver(channel, outgoing)
         return True

@@ -54,6 +54,7 @@ class TableMachine(RuleBasedStateMachine):
                 file.view[page * PAGE : (page + 1) * PAGE] = bytes([value]) * PAGE
         self.table = DmaTable("strict" if self.policy == "strict" else "tolerant")
         self.model = Model()
+        self.named_last: int | None = None
 
     @rule(
         page=pages,
@@ -71,9 +72,13 @@ class TableMachine(RuleBasedStateMachine):
         except RemoteProtocolError:
             assert overlap
             assert self.policy == "strict"
+            if file is not None:
+                self.named_last = file
             return
         assert not (overlap and self.policy == "strict")
         self.model.exact[page] = size
+        if file is not None:
+            self.named_last = file
         for position in range(size):
             self.model.pages[page + position] = Page(file, offset + position, access)
 
@@ -90,6 +95,39 @@ class TableMachine(RuleBasedStateMachine):
             assert self.model.exact.pop(page) == size
         for position in range(page, page + size):
             self.model.pages.pop(position, None)
+
+    @rule(page=pages, size=sizes, file=st.sampled_from([0, 1]), offset=pages, access=accesses)
+    def map_in_a_row(self, page: int, size: int, file: int, offset: int, access: Access) -> None:
+        numbers = range(min(size, PAGES - page, PAGES - offset))
+        wanted = [
+            (
+                *(self.base + (page + i) * PAGE, PAGE, access),
+                *(os.dup(self.files[file].fd), (offset + i) * PAGE),
+            )
+            for i in numbers
+        ]
+        known = any(behind.file == file for behind in self.model.pages.values())
+        added = self.table.map_more(wanted)
+        assert [tuple(mapping)[:3] for mapping in added] == [w[:3] for w in wanted[: len(added)]]
+        for _, _, _, descriptor, _ in wanted[len(added) :]:
+            os.close(descriptor)
+        plain = self.named_last == file and known
+        occupied = [page + i in self.model.pages for i in numbers]
+        assert len(added) == (occupied.index(True) if True in occupied else len(numbers)) * plain
+        for i in numbers[: len(added)]:
+            self.model.pages[page + i] = Page(file, offset + i, access)
+            self.model.exact[page + i] = 1
+
+    @rule(page=pages, size=sizes)
+    def unmap_in_a_row(self, page: int, size: int) -> None:
+        there = {mapping.iova: mapping.size for mapping in self.table.mappings()}
+        ranges = [(self.base + p * PAGE, PAGE) for p in range(page, min(page + size, PAGES))]
+        count = self.table.unmap_more(ranges)
+        exact = [there.get(iova) == length for iova, length in ranges]
+        assert count == (exact.index(False) if False in exact else len(ranges))
+        for p in range(page, page + count):
+            del self.model.pages[p]
+            self.model.exact.pop(p, None)
 
     @rule()
     def unmap_all(self) -> None:
