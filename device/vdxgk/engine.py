@@ -7,11 +7,12 @@ hypervisor translates itself; a command chooses.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from isal import isal_zlib
 
 from pyvfio_user import (
     Access,
@@ -106,7 +107,7 @@ class DescriptorPath:
                 if result is not None:
                     return result
             for span in spans:
-                crc = zlib.crc32(span.read(), crc)
+                crc = isal_zlib.crc32(span.read(), crc)
         return crc
 
     def copy(self, source: int, destination: int, size: int) -> None:
@@ -188,7 +189,7 @@ class MessagePath:
 
     def crc32(self, address: int, size: int, crc: int) -> int:
         """See MemoryPath."""
-        return zlib.crc32(self.read(address, size), crc)
+        return isal_zlib.crc32(self.read(address, size), crc)
 
     def copy(self, source: int, destination: int, size: int) -> None:
         """See MemoryPath."""

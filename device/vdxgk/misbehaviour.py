@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import enum
 import threading
-import zlib
 
+from isal import isal_zlib
 from structlog.typing import FilteringBoundLogger
 
 from pyvfio_user import DmaFault, DmaTable
@@ -170,7 +170,7 @@ class MisbehavingPath:
         try:
             return self._path.crc32(address, size, crc)
         except AccessRefused:
-            return zlib.crc32(self.read(address, size), crc)
+            return isal_zlib.crc32(self.read(address, size), crc)
 
     def copy(self, source: int, destination: int, size: int) -> None:
         """See MemoryPath."""

@@ -9,9 +9,9 @@ cache, unless one side lies in one piece.
 from __future__ import annotations
 
 import mmap
-import zlib
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from pyvfio_user import DmaAccess, Translation
@@ -81,7 +81,7 @@ class Buffer:
         if numbers is None or pages is None:
             return None
         for start in range(0, len(numbers), BATCH):
-            crc = zlib.crc32(self._take(pages, numbers[start : start + BATCH]).data, crc)
+            crc = isal_zlib.crc32(self._take(pages, numbers[start : start + BATCH]).data, crc)
         return crc
 
     def _take(self, pages: Pages, numbers: Numbers) -> Pages:
