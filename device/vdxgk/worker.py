@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Callable
 
@@ -21,7 +23,8 @@ class Worker:
         self, name: str, work: Callable[[], float | None], log: FilteringBoundLogger
     ) -> None:
         self._work = work
-        self._wanted = threading.Event()
+        # Of C, unlike an event: for who waits, these two are most of what a wake costs.
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._log = log
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -32,20 +35,21 @@ class Worker:
 
     def wake(self) -> None:
         """There is work.  From any thread; never blocks."""
-        self._wanted.set()
+        if self._wakes.empty():
+            self._wakes.put(None)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End after the work under way, at most ``timeout`` seconds from now."""
         self._stopping = True
-        self._wanted.set()
+        self.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout)
 
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            self._wanted.wait(pause)
-            self._wanted.clear()
+            with contextlib.suppress(queue.Empty):
+                self._wakes.get(timeout=pause)
             if self._stopping:
                 return
             pause = None

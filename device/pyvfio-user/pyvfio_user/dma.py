@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from .addresses import ADDRESS_END, SortedAddresses
 from .backing import Backing, Data, is_writable
-from .connection import close_descriptor
+from .connection import close_descriptor, close_descriptors
 from .dirty import DirtyLog
 from .dma_access import DmaAccess, Translation
 from .errors import Access, DmaFault, FaultReason, RemoteProtocolError
@@ -182,6 +182,7 @@ class DmaTable:
         that was named last.  Takes over the descriptors of what it returns, no others.
         """
         added: list[Mapping] = []
+        taken: list[int] = []
         file, mappings, starts = self._latest, self._mappings, self._starts
         with self.lock:
             if file is None or not file.mappings:
@@ -195,11 +196,12 @@ class DmaTable:
                     break
                 if len(mappings) >= self.max_mappings or not file.is_opened_as(descriptor):
                     break
-                close_descriptor(descriptor)
+                taken.append(descriptor)
                 mapping = tuple.__new__(Mapping, (iova, size, access, file, offset))
                 mappings[iova] = mapping
                 starts.add(iova)
                 added.append(mapping)
+            close_descriptors(taken)
             file.mappings += len(added)
             self.statistics.maps += len(added)
             self._changed()

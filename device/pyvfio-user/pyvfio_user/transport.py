@@ -284,17 +284,16 @@ class Server:
         count, descriptors, short = channel.receive(session.connection)
         if not count:
             return False
-        has_descriptors = bool(descriptors)
+        more = MOST_JOINED if descriptors else 0
         outgoing = session.receive(count, descriptors, short=short)
         # A receive ends behind a message with descriptors.  If more has come
         # meanwhile, the answers can go together.
-        joined = 0
-        while has_descriptors and not session.closing and joined < MOST_JOINED:
+        while more > 0 and not session.closing:
             pieces = channel.receive_more()
             if not pieces:
                 break
             session.receive_many(channel.bulk.buffer, pieces, outgoing)
-            joined += len(pieces)
+            more -= len(pieces)
         if outgoing:
             self._deliver(channel, outgoing)
         return True
