@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyvfio_user import Bar, ConfigSpace, Device, DeviceObserver, DmaPolicy, Mapping, wire
+from pyvfio_user import Bar, ConfigSpace, Device, DeviceObserver, DmaPolicy, Mapping, hot, wire
 from pyvfio_user.hot import Outgoing
 from pyvfio_user.session import Session
 from pyvfio_user.trace import TraceWriter
@@ -252,6 +252,23 @@ def test_failing_models_are_answered(faulty: Session) -> None:
         assert access(offset) == (9, Command.REGION_READ, 16, 0x21, code)
     assert access(0, b"data") == (9, Command.REGION_WRITE, 16, 0x21, errno.EIO)
     assert access(0, b"data", wire.FLAG_NO_REPLY) is None
+
+
+@pytest.mark.parametrize("most", [1, 2, 1024])
+def test_what_reads_mean_is_forgotten_when_there_are_many(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "MOST_READS", most)
+    with FuzzedDevice("tolerant") as fuzzed:
+        fuzzed.device.bars[0].write(0x1000, bytes(range(256)))
+        for place in (0x20, 0x28, 0x20, 0x30, 0x30, 0x28) * 2:
+            for count in (1, 4):
+                offset = 0x1000 + place
+                access = wire.REGION_ACCESS.pack(offset, 0, count)
+                request = wire.request(offset, Command.REGION_READ, access)
+                data = bytes(range(place, place + count))
+                reply = wire.reply(offset, Command.REGION_READ, access + data)
+                assert joined(fuzzed.feed(request)) == reply
 
 
 def test_a_failing_observer_changes_no_answer(faulty: Session) -> None:
