@@ -307,7 +307,7 @@ class DmaTable:
 
         Raises DmaFault.
         """
-        key = (iova, size, wanted.value)
+        key = (iova, size, wanted._value_)
         known = self._translations.get(key)
         if known is not None:
             return known
