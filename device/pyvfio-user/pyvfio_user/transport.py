@@ -32,6 +32,8 @@ HANDSHAKE_SECONDS = 5.0
 AGAIN_SECONDS = 1.0  # after an accept() that failed
 MOST_JOINED = 64  # answers that wait for one another
 
+Deliver = Callable[[list[Outgoing]], None]
+
 
 class Server:
     """Serves a device at a socket path, or on a socket that was inherited.
@@ -235,13 +237,12 @@ class Server:
             hang_up(client)
             return
         trace = self._trace
+        deliver: Deliver = channel.send_all
+        send: Callable[[bytes], None] = channel.send
+        if trace is not None:
+            deliver, send = _delivering(deliver, trace), _sending(send, trace)
         session = Session(
-            self._device,
-            self._log,
-            channel.send if trace is None else _traced(channel.send, trace),
-            offer=self._offer,
-            deliver=lambda outgoing: self._deliver(channel, outgoing),
-            trace=trace,
+            self._device, self._log, send, offer=self._offer, deliver=deliver, trace=trace
         )
         self._current = channel
         if self._stopping:  # stop() may have come before it could see this client
@@ -251,7 +252,7 @@ class Server:
             trace.mark(Kind.CONNECTED)
         reason = "hung up"
         try:
-            self._converse(channel, session)
+            self._converse(channel, session, deliver)
         except TimeoutError:
             reason = "silent in the handshake"
         except ConnectionLost as error:
@@ -269,43 +270,47 @@ class Server:
                 trace.mark(Kind.DISCONNECTED)
         self._log.info("client_disconnected", path=self.path, reason=reason)
 
-    def _converse(self, channel: Channel, session: Session) -> None:
+    def _converse(self, channel: Channel, session: Session, deliver: Deliver) -> None:
         deadline = time.monotonic() + self._handshake_seconds
         while not session.closing and not session.negotiated:
             channel.set_deadline(deadline)
-            if not self._exchange(channel, session):
+            if not _exchange(channel, session, deliver):
                 return
         channel.set_deadline(None)
-        while not session.closing and self._exchange(channel, session):
+        while not session.closing and _exchange(channel, session, deliver):
             pass
 
-    def _exchange(self, channel: Channel, session: Session) -> bool:
-        """Receive once, handle, answer; False at the end."""
-        count, descriptors, short = channel.receive(session.connection)
-        if not count:
-            return False
-        more = MOST_JOINED if descriptors else 0
-        outgoing = session.receive(count, descriptors, short=short)
-        # A receive ends behind a message with descriptors.  If more has come
-        # meanwhile, the answers can go together.
-        while more > 0 and not session.closing:
-            pieces = channel.receive_more()
-            if not pieces:
-                break
-            session.receive_many(channel.bulk.buffer, pieces, outgoing)
-            more -= len(pieces)
-        if outgoing:
-            self._deliver(channel, outgoing)
-        return True
 
-    def _deliver(self, channel: Channel, outgoing: list[Outgoing]) -> None:
-        if self._trace is not None:
-            for message, sent in outgoing:
-                self._trace.sent(message, len(sent))
-        channel.send_all(outgoing)
+def _exchange(channel: Channel, session: Session, deliver: Deliver) -> bool:
+    """Receive once, handle, answer; False at the end."""
+    count, descriptors, short = channel.receive(session.connection)
+    if not count:
+        return False
+    more = MOST_JOINED if descriptors else 0
+    outgoing = session.receive(count, descriptors, short=short)
+    # A receive ends behind a message with descriptors.  If more has come
+    # meanwhile, the answers can go together.
+    while more > 0 and not session.closing:
+        pieces = channel.receive_more()
+        if not pieces:
+            break
+        session.receive_many(channel.bulk.buffer, pieces, outgoing)
+        more -= len(pieces)
+    if outgoing:
+        deliver(outgoing)
+    return True
 
 
-def _traced(send: Callable[[bytes], None], trace: TraceWriter) -> Callable[[bytes], None]:
+def _delivering(deliver: Deliver, trace: TraceWriter) -> Deliver:
+    def traced(outgoing: list[Outgoing]) -> None:
+        for message, sent in outgoing:
+            trace.sent(message, len(sent))
+        deliver(outgoing)
+
+    return traced
+
+
+def _sending(send: Callable[[bytes], None], trace: TraceWriter) -> Callable[[bytes], None]:
     def traced(message: bytes) -> None:
         trace.sent(message)
         send(message)

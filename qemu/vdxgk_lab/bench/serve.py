@@ -59,12 +59,6 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(text.split()[0]) for text in _of_threads(pid, "schedstat")) / 1e9
 
 
-def user_seconds(pid: int) -> float:
-    """Of that, outside the kernel; in steps of the clock's ticks, 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) / os.sysconf("SC_CLK_TCK")  # utime: proc_pid_stat(5), field 14
-
-
 def _wake_ups(pid: int) -> int:
     return sum(
         int(line.split()[1])

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from vdxgk_lab import processes
 from vdxgk_lab.bench import lean_echo
 from vdxgk_lab.bench.figures import Figure, Measure, compare
+from vdxgk_lab.bench.serve import cpu_seconds
 from vdxgk_lab.device_process import DeviceProcess
 from vdxgk_lab.errors import LabError
 
@@ -91,6 +92,24 @@ def apart(*servers: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def echo_cost(program: Path, directory: Path, count: int) -> Iterator[Callable[[str], float]]:
+    """How much processor time an answer costs the C echo, the kernel's part of it included.
+
+    For an operation, one at a time, over ``count`` of them.
+    """
+    client = Client(program, count)
+    with echo_server([str(program), "echo"], directory / "cost.sock") as (socket, pid):
+
+        def cost(operation: str) -> float:
+            with apart(pid):
+                before = cpu_seconds(pid)
+                client.seconds(socket, "echo", operation, 1)
+                return (cpu_seconds(pid) - before) / count
+
+        yield cost
 
 
 def run(program: Path, directory: Path, count: int, repetitions: int) -> Iterator[Figure]:

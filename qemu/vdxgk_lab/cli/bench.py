@@ -58,7 +58,7 @@ def bench(*, quick: bool, as_json: bool, guest: bool, curves: Path | None) -> No
             status.update(figure.name)
         if guest:
             status.update("what a guest pays")
-            cost = guest_bench.measure(directory.path, repetitions, 1.0 if quick else 10.0)
+            cost = guest_bench.measure(floor, directory.path, repetitions, 1.0 if quick else 10.0)
             figures += cost.figures
     if as_json:
         record: dict[str, Any] = {"figures": [f.as_json() for f in figures]}
