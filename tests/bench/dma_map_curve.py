@@ -2,8 +2,8 @@
 
     python tests/bench/dma_map_curve.py
 
-For each way (the table alone, the table behind a session, a served device that
-answers one message at a time) there are two devices: one with 1,000 mappings of
+For each way (the table alone, the table behind a session; `vdxgk bench` has a served
+device) there are two devices: one with 1,000 mappings of
 a file and one with 60,000.  Blocks of 100 more pages are mapped and unmapped in
 one and in the other by turns, so that what else the machine does hits both.
 Figures are microseconds, medians over the blocks, and the median of the rate at
@@ -12,19 +12,15 @@ Figures are microseconds, medians over the blocks, and the median of the rate at
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import random
-import socket
 import statistics
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pyvfio_user import Access, ConfigSpace, Device, Server, SharedMemory, wire
+from pyvfio_user import Access, ConfigSpace, Device, SharedMemory, wire
 from pyvfio_user.session import Session
 from pyvfio_user.version import Capabilities
 
@@ -88,36 +84,6 @@ def session(_memory: int) -> Iterator[tuple[Map, Unmap]]:
     answering.lost()
 
 
-@contextmanager
-def served(_memory: int) -> Iterator[tuple[Map, Unmap]]:
-    """A server's whole way, one message at a time."""
-    with tempfile.TemporaryDirectory() as directory:
-        server = Server(Device(ConfigSpace(1, 2, 3), {}), f"{directory}/socket", log=Quiet())
-        server.open()
-        thread = threading.Thread(target=server.serve)
-        thread.start()
-        connected = socket.socket(socket.AF_UNIX)
-        connected.connect(server.path)
-        connected.send(GREETING)
-        connected.recv(4096)
-
-        def send(message: bytes, copy: int = -1) -> None:
-            rights = array.array("i", [copy])
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if copy >= 0 else []
-            connected.sendmsg([message], ancillary)
-            if copy >= 0:
-                os.close(copy)
-            connected.recv(4096)
-
-        yield (
-            lambda page, copy: send(map_message(page), copy),
-            lambda page: send(unmap_message(page)),
-        )
-        connected.close()
-        server.stop()
-        thread.join()
-
-
 def timed(steps: tuple[Map, Unmap], pages: list[int], memory: int) -> tuple[float, float]:
     """Map pages and unmap them: microseconds for each."""
     map_, unmap = steps
@@ -161,7 +127,7 @@ def main() -> None:
     random.Random(1).shuffle(mixed)
     with SharedMemory(len(ascending) * PAGE, "guest") as memory:
         for name, pages in (("ascending", ascending), ("mixed", mixed)):
-            for way in (table, session, served):
+            for way in (table, session):
                 curve(f"{name}, {way.__name__}", way, pages, memory.fd)
 
 

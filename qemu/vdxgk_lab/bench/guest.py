@@ -127,7 +127,7 @@ def _measure(
         )
     ]
     name = "list over 64 MiB, made and freed"
-    figures.append(Figure(name, "with the C echo", answered, ours, 1.3))
+    figures.append(Figure(name, "QEMU, with the C echo", answered, ours, 1.3))
     figures.append(Figure(name, "QEMU and guest", alone, ours))
     return GuestCost(figures, idle, accesses, round(mappings))
 
