@@ -46,8 +46,8 @@ matrix: venv ## the proof with every IOMMU and every kernel; make test runs a se
 fuzz: venv ## coverage-guided, a minute long; ARGS="channel CORPUS -max_total_time=600"
 	@[ -x .venv-fuzz/bin/python ] || $(VENV)/python -m venv .venv-fuzz
 	@.venv-fuzz/bin/python -m pip --disable-pip-version-check install -q 'atheris>=3,<4' \
-		click numpy pillow sortedcontainers structlog
-	@mkdir -p results/fuzz/session
+		click isal numpy pillow sortedcontainers structlog
+	@mkdir -p results/fuzz/session results/fuzz/table results/fuzz/channel
 	PYTHONPATH=device:device/pyvfio-user .venv-fuzz/bin/python -m tests.fuzz.coverage_guided $(or $(ARGS),\
 		session results/fuzz/session tests/fuzz/corpus/session -max_total_time=60)
 

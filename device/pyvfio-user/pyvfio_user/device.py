@@ -23,7 +23,8 @@ class DeviceObserver:
     """What happens to a device.  Called on the protocol thread: be quick.
 
     The client waits for the answer, with its guest stopped.  Override what
-    you need.
+    you need.  Of mappings that came in a row each is told, in order, but the
+    table may have the later ones already.
     """
 
     def connected(self) -> None:
