@@ -76,9 +76,8 @@ class BulkReceiver:
             found: list[int] = []
             if used:
                 size, level, kind, number = _CONTROL.unpack_from(self._control, at)
-                if (
-                    size == _ONE_SIZE and used == _ONE and level == _LEVEL and kind == _KIND
-                ):  # as with every DMA_MAP
+                alone = size == _ONE_SIZE and used == _ONE  # as with every DMA_MAP
+                if alone and level == _LEVEL and kind == _KIND:
                     found.append(number)
                 else:
                     whole = ancillary.split(self._control[at : at + used])

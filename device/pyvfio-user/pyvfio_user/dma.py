@@ -262,7 +262,11 @@ class DmaTable:
         """Return what is mapped in a range: clipped to it, ascending, without the gaps."""
         end = iova + size
         with self.lock:
-            return [mapping.clip(iova, end) for mapping in self._overlapping(iova, end)]
+            found = self._overlapping(iova, end)
+        if found:  # what lies between the first and the last lies within
+            found[0] = found[0].clip(iova, end)
+            found[-1] = found[-1].clip(iova, end)
+        return found
 
     def mappings(self) -> list[Mapping]:
         """Return every mapping, ascending."""

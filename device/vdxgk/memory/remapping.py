@@ -8,9 +8,9 @@ to the place in guest RAM that belongs to the guest-physical address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vdxgk.memory.guest_ram import BackingFile, GuestRam
 from vdxgk.memory.objects import WantedMapping
@@ -106,12 +106,12 @@ def _check_one(
     wrong_byte: Callable[[Announced, int, GuestRam], int | None],
 ) -> RemapFailure | None:
     position = mapping.logical
-    for piece in table.pieces(mapping.logical, mapping.size):
+    for piece in _joined(table.pieces(mapping.logical, mapping.size)):
         if piece.iova > position:
             break
-        found = _guest_physical(piece, piece.iova, ram)
         expected = mapping.physical + piece.iova - mapping.logical
         if int(piece.access) & READ_WRITE != READ_WRITE:
+            found = _guest_physical(piece, piece.iova, ram)
             return RemapFailure(
                 piece.iova, expected, found, int(piece.access), "is not mapped for read and write"
             )
@@ -132,6 +132,35 @@ def _check_one(
             page, mapping.physical + page - mapping.logical, None, 0, "is not mapped"
         )
     return None
+
+
+class _Run(NamedTuple):
+    """Announced in several mappings."""
+
+    iova: int
+    size: int
+    access: int
+    backing: BackingFile | None
+    offset: int
+
+
+def _joined(pieces: Iterable[Announced]) -> Iterator[_Run]:
+    """Neighbours as one, where they are neighbours in the file too: a list has thousands."""
+    start = end = first = behind = allowed = 0
+    file: BackingFile | None = None
+    for piece in pieces:
+        iova, size, access, backing = piece.iova, piece.size, piece.access, piece.backing
+        offset = behind if backing is None else piece.offset
+        alike = access == allowed and backing is file
+        if start < end and not (alike and iova == end and offset == behind):
+            yield _Run(start, end - start, allowed, file, first)
+            start = end
+        if start == end:
+            start, end, first, behind, allowed, file = iova, iova, offset, offset, access, backing
+        end += size
+        behind += size
+    if start < end:
+        yield _Run(start, end - start, allowed, file, first)
 
 
 def _first_wrong_byte(piece: Announced, expected: int, ram: GuestRam) -> int | None:

@@ -426,6 +426,13 @@ class TestTolerant:
             (2 * PAGE, PAGE, 11 * PAGE, RW),
             (4 * PAGE, PAGE, 2 * PAGE, Access.READ),
         ]
+        share(table, memory, 5 * PAGE, 4 * PAGE, 20 * PAGE)
+        found = table.pieces(2 * PAGE, 5 * PAGE)
+        assert [(m.iova, m.size) for m in found] == [
+            (2 * PAGE, PAGE),
+            (4 * PAGE, PAGE),
+            (5 * PAGE, 2 * PAGE),
+        ]
         assert table.find(3 * PAGE - 1) is not None
         assert table.find(3 * PAGE) is None
 
