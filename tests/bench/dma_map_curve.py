@@ -3,9 +3,9 @@
     python tests/bench/dma_map_curve.py
 
 For each way (the table alone, the table behind a session; `vdxgk bench` has a served
-device) there are two devices: one with 1,000 mappings of
-a file and one with 60,000.  Blocks of 100 more pages are mapped and unmapped in
-one and in the other by turns, so that what else the machine does hits both.
+device) there are two devices: one with 1,000 mappings of a file and one with 60,000.
+Blocks of 100 more pages are mapped and unmapped in one and in the other by turns, so
+that what else the machine does hits both.
 Figures are microseconds, medians over the blocks, and the median of the rate at
 60,000 over the rate at 1,000.
 """

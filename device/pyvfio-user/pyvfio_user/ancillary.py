@@ -5,13 +5,14 @@ from __future__ import annotations
 import array
 import socket
 import struct
-from collections.abc import Iterator
 
 from .wire import MAX_DESCRIPTORS
 
 _INT = struct.calcsize("i")
 _RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 _HEADER = struct.Struct("@Nii")  # struct cmsghdr, <sys/socket.h>
+_ONE = struct.Struct("@Niii")  # with one descriptor behind it
+_ONE_SPACE, _ONE_LENGTH = socket.CMSG_SPACE(_INT), socket.CMSG_LEN(_INT)
 _one_int = struct.Struct("@i").unpack
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -34,9 +35,16 @@ def descriptors_of(ancillary: Ancillary) -> list[int]:
     return descriptors
 
 
-def split(control: memoryview) -> Iterator[tuple[int, int, bytes]]:
-    """Cut what the kernel has written into control messages."""
-    while len(control) >= _HEADER.size:
-        length, level, kind = _HEADER.unpack_from(control)
-        yield level, kind, bytes(control[socket.CMSG_LEN(0) : length])
-        control = control[socket.CMSG_SPACE(length - socket.CMSG_LEN(0)) :]
+def written(control: memoryview, start: int, size: int) -> list[int]:
+    """Return the descriptors of the control messages that the kernel has written there."""
+    if size == _ONE_SPACE:  # mostly one, as above
+        length, level, kind, number = _ONE.unpack_from(control, start)
+        if length == _ONE_LENGTH and (level, kind) == _RIGHTS:
+            return [number]
+    ancillary = []
+    rest = control[start : start + size]
+    while len(rest) >= _HEADER.size:
+        length, level, kind = _HEADER.unpack_from(rest)
+        ancillary.append((level, kind, bytes(rest[socket.CMSG_LEN(0) : length])))
+        rest = rest[socket.CMSG_SPACE(length - socket.CMSG_LEN(0)) :]
+    return descriptors_of(ancillary)

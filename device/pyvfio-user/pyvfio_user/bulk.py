@@ -11,7 +11,7 @@ import ctypes
 import socket
 import struct
 
-from . import ancillary
+from .ancillary import ROOM, written
 
 PIECES = 64
 """Receives at most in one call."""
@@ -21,15 +21,11 @@ PIECE = 512
 Piece = tuple[int, int, list[int], bool]
 """Where a receive's bytes begin and end; descriptors; whether the kernel lost some."""
 
-# Linux's struct iovec, struct mmsghdr (a struct msghdr and the length received), and a
-# struct cmsghdr with one descriptor behind it.
+# Linux's struct iovec, and struct mmsghdr: a struct msghdr and the length received.
 _VECTOR = struct.Struct("@PN")
 _HEADER = struct.Struct("@PIPNPNi0PI0P")
 # Of which the kernel has written how much control data there is, flags, and the length.
 _WRITTEN = struct.Struct(f"@{struct.calcsize('@PIPNP0N')}xNi0PI0P")
-_CONTROL = struct.Struct("@Niii")
-_ONE, _ONE_SIZE = socket.CMSG_SPACE(4), socket.CMSG_LEN(4)
-_LEVEL, _KIND = socket.SOL_SOCKET, int(socket.SCM_RIGHTS)
 _FLAGS = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _TRUNCATED = int(socket.MSG_CTRUNC)
 
@@ -44,14 +40,14 @@ class BulkReceiver:
     def __init__(self) -> None:
         """Lay the room out for the kernel."""
         room = bytearray(PIECES * PIECE)
-        control_room = bytearray(PIECES * ancillary.ROOM)
+        control_room = bytearray(PIECES * ROOM)
         self._vectors = bytearray(PIECES * _VECTOR.size)  # kept: only the kernel reads it
         self._headers = bytearray(PIECES * _HEADER.size)
         data, control, vectors = map(_address, (room, control_room, self._vectors))
         for i in range(PIECES):
             _VECTOR.pack_into(self._vectors, i * _VECTOR.size, data + i * PIECE, PIECE)
-            vector, rights = vectors + i * _VECTOR.size, control + i * ancillary.ROOM
-            header = (0, 0, vector, 1, rights, ancillary.ROOM, 0, 0)
+            vector, rights = vectors + i * _VECTOR.size, control + i * ROOM
+            header = (0, 0, vector, 1, rights, ROOM, 0, 0)
             _HEADER.pack_into(self._headers, i * _HEADER.size, *header)
         self._address = _address(self._headers)
         self._fresh = bytes(self._headers)
@@ -68,23 +64,15 @@ class BulkReceiver:
         pieces: list[Piece] = []
         if count <= 0:
             return pieces
-        written = memoryview(self._headers)[: count * _HEADER.size]
+        headers = memoryview(self._headers)[: count * _HEADER.size]
         start = at = 0
-        for used, flags, length in _WRITTEN.iter_unpack(written):
+        for used, flags, length in _WRITTEN.iter_unpack(headers):
             if not length:  # the stream's end
                 break
-            found: list[int] = []
-            if used:
-                size, level, kind, number = _CONTROL.unpack_from(self._control, at)
-                alone = size == _ONE_SIZE and used == _ONE  # as with every DMA_MAP
-                if alone and level == _LEVEL and kind == _KIND:
-                    found.append(number)
-                else:
-                    whole = ancillary.split(self._control[at : at + used])
-                    found = ancillary.descriptors_of(list(whole))
+            found = written(self._control, at, used) if used else []
             pieces.append((start, start + length, found, flags & _TRUNCATED != 0))
             start += PIECE
-            at += ancillary.ROOM
+            at += ROOM
         return pieces
 
 

@@ -133,8 +133,7 @@ class DmaTable:
                 self._carve(overlap, iova, iova + size)
             self._mappings[iova] = mapping
             self._starts.add(iova)
-            if self._translations:
-                self._changed()
+            self._changed()
             return mapping
 
     def unmap(self, iova: int, size: int) -> int:
@@ -148,16 +147,8 @@ class DmaTable:
                 raise RemoteProtocolError(errno.EINVAL, "the range wraps 2^64")
             exact = self._mappings.get(iova)
             if exact is not None and exact.size == size:
-                # Nearly always so: what follows is `_forget` and `_drop` without their calls.
-                del self._mappings[iova]
-                self._starts.remove(iova)
-                if self._translations:
-                    self._changed()
-                backing = exact.backing
-                if backing is not None and backing.mappings > 1:
-                    backing.mappings -= 1
-                else:
-                    self._drop(backing)
+                self._forget(exact)
+                self._drop(exact.backing)
                 removed = 1
             elif self.policy == "strict":
                 code = errno.ENOENT if size else errno.EINVAL
@@ -166,12 +157,10 @@ class DmaTable:
                 overlap = self._overlapping(iova, iova + size)
                 self._carve(overlap, iova, iova + size)
                 removed = len(overlap)
-            statistics = self.statistics
-            statistics.unmaps += 1
-            statistics.removed += removed
-            if not removed:
-                statistics.unmatched += 1
-            elif self.watcher is not None:
+            self.statistics.unmaps += 1
+            self.statistics.removed += removed
+            self.statistics.unmatched += not removed
+            if self.watcher is not None and removed:
                 self.watcher.unmapped(iova, size)
             return removed
 
@@ -183,7 +172,7 @@ class DmaTable:
         """
         added: list[Mapping] = []
         taken: list[int] = []
-        file, mappings, starts = self._latest, self._mappings, self._starts
+        file, mappings = self._latest, self._mappings
         with self.lock:
             if file is None or not file.mappings:
                 return added
@@ -191,15 +180,14 @@ class DmaTable:
                 end = iova + size
                 if not size or end > ADDRESS_END or offset + size > file.size:
                     break
-                last = starts.last_before(end)
-                if last is not None and last + mappings[last].size > iova:
+                if self._overlapping(iova, end):
                     break
                 if len(mappings) >= self.max_mappings or not file.is_opened_as(descriptor):
                     break
                 taken.append(descriptor)
                 mapping = tuple.__new__(Mapping, (iova, size, access, file, offset))
                 mappings[iova] = mapping
-                starts.add(iova)
+                self._starts.add(iova)
                 added.append(mapping)
             close_descriptors(taken)
             file.mappings += len(added)
@@ -311,7 +299,7 @@ class DmaTable:
 
         Raises DmaFault.
         """
-        key = (iova, size, wanted._value_)
+        key = (iova, size, wanted.value)
         known = self._translations.get(key)
         if known is not None:
             return known
@@ -371,8 +359,9 @@ class DmaTable:
 
     def _changed(self) -> None:
         """Forget the translations: any of them may be of the range that changes."""
-        self._translations.clear()
-        self._kept = 0
+        if self._translations:
+            self._translations.clear()
+            self._kept = 0
 
     def _fault(self, address: int, wanted: Access, reason: FaultReason) -> DmaFault:
         self.statistics.faults += 1

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, overload
 from .backing import Backing, Data
 from .errors import Access, DmaFault, FaultReason, LocalProtocolError
 
-_WRITE = Access.WRITE.value
-
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -105,7 +103,7 @@ class DmaAccess(Sequence[Span]):
     def __init__(self, table: DmaTable, iova: int, size: int, wanted: Access) -> None:
         """Name the range; nothing happens before `with`."""
         self.wanted = wanted
-        self.may_write = bool(wanted._value_ & _WRITE)
+        self.may_write = bool(wanted.value & Access.WRITE.value)
         self.is_live = False
         self.iova = iova
         self.size = size

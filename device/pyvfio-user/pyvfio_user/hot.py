@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from . import wire
-from .runs import ACCESSES, LONGEST, Runs
+from .runs import ACCESSES, LONGEST, Notify, Runs
 from .wire import Command
 
 if TYPE_CHECKING:
@@ -33,31 +33,19 @@ def _with_header(fields: struct.Struct) -> struct.Struct:
     return struct.Struct(wire.HEADER.format + fields.format[1:])
 
 
-def _asked(fields: struct.Struct) -> struct.Struct:
-    """What of a request is not yet known: its number, its flags, and the fields."""
-    return struct.Struct("=H6xI4x" + fields.format[1:])
-
-
 # Names of their own, and plain numbers: each look-up less counts here.
 _KIND = struct.Struct("=xxHI")  # of a header: command, size
 _pack_header, _HEADER_SIZE = wire.HEADER.pack, wire.HEADER_SIZE
-_REPLY, _NO_REPLY = wire.TYPE_REPLY, wire.FLAG_NO_REPLY
 _ACCESS = _with_header(wire.REGION_ACCESS)
-_pack_access, _ACCESS_SIZE = _ACCESS.pack, _ACCESS.size
-_unpack_access = _asked(wire.REGION_ACCESS).unpack_from
+_unpack_access, _pack_access, _ACCESS_SIZE = _ACCESS.unpack_from, _ACCESS.pack, _ACCESS.size
 _unpack_read = struct.Struct(f"=2s{_ACCESS_SIZE - 2}s").unpack_from
-_MAP = _asked(wire.DMA_MAP)
+_MAP = _with_header(wire.DMA_MAP)
 _unpack_map, _MAP_SIZE, _MAP_ARGSZ = _MAP.unpack_from, _MAP.size, wire.DMA_MAP.size
 _UNMAP = _with_header(wire.DMA_UNMAP)
-_pack_unmap, _UNMAP_SIZE, _UNMAP_ARGSZ = _UNMAP.pack, _UNMAP.size, wire.DMA_UNMAP.size
-_unpack_unmap = _asked(wire.DMA_UNMAP).unpack_from
-_READ, _WRITE, _MAPS, _UNMAPS = (
-    int(Command.REGION_READ),
-    int(Command.REGION_WRITE),
-    int(Command.DMA_MAP),
-    int(Command.DMA_UNMAP),
-)
+_unpack_unmap, _pack_unmap, _UNMAP_SIZE = _UNMAP.unpack_from, _UNMAP.pack, _UNMAP.size
+_UNMAPS, _UNMAP_ARGSZ = int(Command.DMA_UNMAP), wire.DMA_UNMAP.size
 _MAP_FLAGS = wire.DMA_MAP_FLAGS
+_REPLY, _NO_REPLY = wire.TYPE_REPLY, wire.FLAG_NO_REPLY
 
 
 class HotPath:
@@ -67,15 +55,15 @@ class HotPath:
         self,
         device: Device,
         failed: Callable[[int, Exception], int],
-        observer_failed: Callable[[str, Exception], None],
+        notify: Notify,
     ) -> None:
         """`failed(command, error)` tells of an error and says which errno the client gets."""
         self._regions = device.regions
         self._dma = device.dma
         self._observer = device.observer
-        self._runs = Runs(device, observer_failed)
+        self._runs = Runs(device, notify)
         self._failed = failed
-        self._observer_failed = observer_failed
+        self._notify = notify
         self._reads: dict[bytes, Read] = {}
         self._common: dict[int, Callable[[memoryview, int, int, list[int]], bytes | None]] = {
             Command.REGION_READ: self._read,
@@ -98,7 +86,6 @@ class HotPath:
         """
         in_runs = True
         kind, common, answered = _KIND.unpack_from, self._common, outgoing.append
-        none: list[int] = []
         while end - start >= _HEADER_SIZE:
             command, size = kind(buffer, start)
             stop = start + size
@@ -113,7 +100,7 @@ class HotPath:
                     start += len(replies)
                     continue
             try:
-                reply = handler(buffer, start, stop, descriptors if stop == end else none)
+                reply = handler(buffer, start, stop, descriptors if stop == end else [])
             except Exception as error:
                 message_id, _, _, flags, _ = wire.HEADER.unpack_from(buffer, start)
                 code = self._failed(command, error)
@@ -151,53 +138,51 @@ class HotPath:
 
     def _learn(self, rest: bytes) -> Read | None:
         """Work out what a read means that begins with any number and goes on like this."""
-        _, flags, offset, index, count = _unpack_access(bytes(2) + rest)
+        _, command, _, flags, _, offset, index, count = _unpack_access(bytes(2) + rest)
         bar = self._regions.get(index)
         if flags or bar is None or count > SMALL or offset + count > bar.size:
             return None
         if len(self._reads) >= MOST_READS:
             self._reads.clear()
-        reply = _pack_access(0, _READ, _ACCESS_SIZE + count, _REPLY, 0, offset, index, count)
+        reply = _pack_access(0, command, _ACCESS_SIZE + count, _REPLY, 0, offset, index, count)
         known = self._reads[rest] = (bar.read, offset, count, reply[2:])
         return known
 
     def _write(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         if stop - start < _ACCESS_SIZE or fds:
             return None
-        message_id, flags, offset, index, count = _unpack_access(buffer, start)
+        message_id, command, size, flags, _, offset, index, count = _unpack_access(buffer, start)
         bar = self._regions.get(index)
         if flags & ~_NO_REPLY or bar is None or count > SMALL or offset + count > bar.size:
             return None
-        if stop - start != _ACCESS_SIZE + count:
+        if size != _ACCESS_SIZE + count:
             return None
         bar.write(offset, bytes(buffer[start + _ACCESS_SIZE : stop]))
         if flags:
             return b""
-        return _pack_access(message_id, _WRITE, _ACCESS_SIZE, _REPLY, 0, offset, index, count)
+        return _pack_access(message_id, command, _ACCESS_SIZE, _REPLY, 0, offset, index, count)
 
     def _map(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         if stop - start != _MAP_SIZE or len(fds) > 1:
             return None
-        message_id, bits, argsz, flags, offset, iova, size = _unpack_map(buffer, start)
+        message_id, command, _, bits, _, argsz, flags, offset, iova, size = _unpack_map(
+            buffer, start
+        )
         if bits or argsz != _MAP_ARGSZ or flags > _MAP_FLAGS:
             return None
         descriptor = fds.pop() if fds else None
         mapping = self._dma.map(iova, size, ACCESSES[flags], descriptor, offset)
-        try:
-            self._observer.dma_mapped(mapping)
-        except Exception as error:
-            self._observer_failed("dma_mapped", error)
-        return _pack_header(message_id, _MAPS, _HEADER_SIZE, _REPLY, 0)
+        self._notify(self._observer.dma_mapped, mapping)
+        return _pack_header(message_id, command, _HEADER_SIZE, _REPLY, 0)
 
     def _unmap(self, buffer: memoryview, start: int, stop: int, fds: list[int]) -> bytes | None:
         if stop - start != _UNMAP_SIZE or fds:
             return None
-        message_id, bits, argsz, flags, iova, size = _unpack_unmap(buffer, start)
+        message_id, command, length, bits, _, argsz, flags, iova, size = _unpack_unmap(
+            buffer, start
+        )
         if bits or argsz < _UNMAP_ARGSZ or flags:
             return None
         removed = self._dma.unmap(iova, size)
-        try:
-            self._observer.dma_unmapped(iova, size, removed)
-        except Exception as error:
-            self._observer_failed("dma_unmapped", error)
-        return _pack_unmap(message_id, _UNMAPS, _UNMAP_SIZE, _REPLY, 0, argsz, 0, iova, size)
+        self._notify(self._observer.dma_unmapped, iova, size, removed)
+        return _pack_unmap(message_id, command, length, _REPLY, 0, argsz, flags, iova, size)

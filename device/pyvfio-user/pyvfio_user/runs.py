@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LONGEST = 64
 """Messages of a run: as long as they take, the device's own accesses wait."""
 
+Notify = Callable[..., None]
+"""Calls an observer with arguments; its mistakes change no answer."""
+
 ACCESSES = tuple(Access(flags) for flags in range(wire.DMA_MAP_FLAGS + 1))
 
 
@@ -45,11 +48,11 @@ _FLAGS = wire.HEADER.pack(0, 0, 0, wire.TYPE_REPLY, 0).index(_IS_REPLY)  # where
 class Runs:
     """Belongs to a session."""
 
-    def __init__(self, device: Device, observer_failed: Callable[[str, Exception], None]) -> None:
-        """`observer_failed` is told of what the observer raises."""
+    def __init__(self, device: Device, notify: Notify) -> None:
+        """Tell the device's observer by `notify`."""
         self._dma = device.dma
         self._observer = device.observer
-        self._observer_failed = observer_failed
+        self._notify = notify
 
     def map(self, buffer: memoryview, pieces: Sequence[Piece]) -> tuple[int, bytes]:
         """Carry out the pieces' DMA_MAPs from the first on; return how many, and the replies."""
@@ -67,12 +70,8 @@ class Runs:
                 yield iova, size, ACCESSES[flags], descriptors[0], offset
 
         mappings = self._dma.map_more(plain())
-        mapped = self._observer.dma_mapped
         for mapping in mappings:
-            try:
-                mapped(mapping)
-            except Exception as error:
-                self._observer_failed("dma_mapped", error)
+            self._notify(self._observer.dma_mapped, mapping)
         return len(mappings), b"".join(replies[: len(mappings)])
 
     def unmap(self, requests: memoryview) -> bytes:
@@ -85,12 +84,8 @@ class Runs:
                 break
             ranges.append((iova, size))
         count = self._dma.unmap_more(ranges)
-        unmapped = self._observer.dma_unmapped
         for iova, size in ranges[:count]:
-            try:
-                unmapped(iova, size, 1)
-            except Exception as error:
-                self._observer_failed("dma_unmapped", error)
+            self._notify(self._observer.dma_unmapped, iova, size, 1)
         # A reply repeats its request, but for the flag that it is one.
         replies = bytearray(requests[: count * _UNMAP.size])
         replies[_FLAGS :: _UNMAP.size] = _IS_REPLY * count

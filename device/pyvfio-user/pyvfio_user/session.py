@@ -189,10 +189,7 @@ class Session:
         try:
             call(*arguments)
         except Exception as error:
-            self._observer_failed(call.__name__, error)
-
-    def _observer_failed(self, call: str, error: Exception) -> None:
-        self._log.error("observer_failed", call=call, exc_info=error)
+            self._log.error("observer_failed", call=call.__name__, exc_info=error)
 
     # ---- one method for each command ---------------------------------------
 
@@ -205,7 +202,7 @@ class Session:
         self.connection.limit = wire.HEADER_SIZE + wire.REGION_ACCESS.size + limit
         self.negotiated = True
         if self._trace is None:  # which wants to see every `Message`
-            self._hot = HotPath(self._device, self._failed, self._observer_failed)
+            self._hot = HotPath(self._device, self._failed, self._notify)
         self._device.message_dma.attach(self._send, peer.max_data_xfer_size)
         self._notify(self._device.observer.connected)
         return payload, ()

@@ -109,8 +109,6 @@ class Backend:
             self.quotas,
             self.pieces,
         )
-        self.announced = self._lists.announced
-        """To be told of each mapping: counts it for its list."""
         self.exclusive = ExclusiveAccess(
             self.adapters, self._lists, self.reporter, self._address, self._bugcheck
         )
@@ -346,6 +344,10 @@ class Backend:
         has to donate first.
         """
         return self._lists.allocate(self._opening(adapter_object), offset, size, flags)
+
+    def announced(self, iova: int) -> None:
+        """The hypervisor has announced a mapping at ``iova``: count it for its list."""
+        self._lists.announced(iova)
 
     def commit_adl(self, adapter_object: int, handle: int) -> None:
         """DxgkCbAllocateAdl, second half: live only if every page is mapped as chosen."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from vdxgk.memory.guest_ram import BackingFile, GuestRam
 from vdxgk.memory.objects import WantedMapping
@@ -134,8 +134,9 @@ def _check_one(
     return None
 
 
-class _Run(NamedTuple):
-    """Announced in several mappings."""
+@dataclass(slots=True)
+class _Run:
+    """Announced in one mapping or several."""
 
     iova: int
     size: int
@@ -146,21 +147,22 @@ class _Run(NamedTuple):
 
 def _joined(pieces: Iterable[Announced]) -> Iterator[_Run]:
     """Neighbours as one, where they are neighbours in the file too: a list has thousands."""
-    start = end = first = behind = allowed = 0
-    file: BackingFile | None = None
+    run: _Run | None = None
     for piece in pieces:
-        iova, size, access, backing = piece.iova, piece.size, piece.access, piece.backing
-        offset = behind if backing is None else piece.offset
-        alike = access == allowed and backing is file
-        if start < end and not (alike and iova == end and offset == behind):
-            yield _Run(start, end - start, allowed, file, first)
-            start = end
-        if start == end:
-            start, end, first, behind, allowed, file = iova, iova, offset, offset, access, backing
-        end += size
-        behind += size
-    if start < end:
-        yield _Run(start, end - start, allowed, file, first)
+        if (
+            run is not None
+            and piece.iova == run.iova + run.size
+            and piece.access == run.access
+            and piece.backing is run.backing
+            and (run.backing is None or piece.offset == run.offset + run.size)
+        ):
+            run.size += piece.size
+            continue
+        if run is not None:
+            yield run
+        run = _Run(piece.iova, piece.size, piece.access, piece.backing, piece.offset)
+    if run is not None:
+        yield run
 
 
 def _first_wrong_byte(piece: Announced, expected: int, ram: GuestRam) -> int | None:

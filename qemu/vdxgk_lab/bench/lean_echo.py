@@ -1,10 +1,10 @@
-"""The least that a vfio-user server in Python can do: floor.c's echo, in Python.
+"""The least that Python's socket module takes for a server: floor.c's echo, in Python.
 
     python lean_echo.py PATH
 
 It checks nothing, keeps nothing and takes its time for nothing: one receive for
-whatever has come, one send for all its answers.  What is above it is our protocol's
-work; what is below it is the price of the language.
+whatever has come, one send for all its answers.  A server of ours that is below it, as
+where messages with descriptors come in a row, receives otherwise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The protocol: a server of ours against a C echo, both driven by the same C client.
 
-And the leanest loop that Python has against the same echo: what of a ratio is the
-language's, and what is ours.
+And the leanest loop with Python's socket module against the same echo: what of a ratio
+is the language's, and what is ours.
 """
 
 from __future__ import annotations
